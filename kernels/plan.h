@@ -1,0 +1,56 @@
+/* plan.h - a graph made ready to run on a device: dead nodes dropped, ops fused, order and memory fixed.
+ *
+ *     kn_plan *plan = NULL;
+ *     ES_GOTO(kn_plan_make(dev, g, &(kn_plan_options){.precision = KN_PRECISION_F32}, &plan, err));    // plan may be reused: pass the old one
+ *     printf("%zu bytes\n", kn_plan_workspace_bytes(plan));
+ *     ES_GOTO(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), err));                           // before the step, not inside it
+ *     kn_binding b = {.in[IN_IMAGES] = images, .out[OUT_LOSS] = loss, .weights = {w, stats}, .seed = seed, .step = step};
+ *     ES_GOTO(kn_run(plan, ws, &b, err));
+ *
+ * kn_run allocates nothing and (on an accelerator) does not wait: kn_device_sync does. In and out pointers are device pointers of the value's
+ * storage type (images U8 or F32, labels I32, outputs always F32), dense. A plan borrows nothing from the graph after it is made.
+ * Two runs with equal inputs, seed and step give equal bits.
+ */
+#ifndef KN_PLAN_H
+#define KN_PLAN_H
+
+#include "kernels/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum kn_precision { KN_PRECISION_F32, KN_PRECISION_BF16 } kn_precision; /* BF16: accelerators only */
+
+typedef struct kn_plan_options {
+    kn_precision precision;
+    bool no_fuse; /* for tests: run the graph as built */
+} kn_plan_options;
+
+typedef struct kn_plan kn_plan;
+typedef struct kn_workspace kn_workspace;
+
+typedef struct kn_binding {
+    const void *in[KN_SLOTS];
+    void *out[KN_SLOTS];
+    float scalar[KN_SCALARS];
+    kn_weights *weights[KN_SETS];
+    uint64_t seed, step; /* for dropout and the like */
+} kn_binding;
+
+/* *plan NULL: a new one; else its memory is reused. On failure *plan stays valid for destruction or reuse. */
+es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options *o, kn_plan **plan, es_error *err) ES_MUST_CHECK;
+void kn_plan_destroy(kn_plan **plan);
+size_t kn_plan_workspace_bytes(const kn_plan *p); /* peak of activations and scratch */
+size_t kn_plan_steps(const kn_plan *p);           /* kernels that will run */
+
+es_status kn_workspace_new(kn_device *dev, kn_workspace **out, es_error *err) ES_MUST_CHECK;
+es_status kn_workspace_reserve(kn_workspace *ws, size_t bytes, es_error *err) ES_MUST_CHECK; /* grows only */
+void kn_workspace_destroy(kn_workspace **ws);
+
+es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *err) ES_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,36 @@
+/* space.h - the `space:` section of a search file: what can be chosen (an sr_space) and what each choice means (a network).
+ *
+ *     sn_space *sp; sn_space_read(yaml_node, &sp, err);                    // or sn_space_load("examples/spaces/ofa-mbv3.yaml", &sp, err)
+ *     const sr_space *choices = sn_space_choices(sp);
+ *     sn_arch_parse(sp, "|nor_conv_3x3~0|+...", arch, err);                // a published space reads and writes its table's own notation
+ *     char *text = sn_arch_format(sp, arch);
+ *     sn_cost c; sn_space_cost(sp, arch, &c, err);
+ *
+ * The cost model and the graph come from one walk over the network (net.h), so they cannot disagree. docs/search-file.md is the reference of every field.
+ */
+#ifndef SN_SPACE_H
+#define SN_SPACE_H
+
+#include "base/yaml.h"
+#include "search/space.h"
+
+typedef struct sn_space sn_space;
+
+es_status sn_space_read(const es_yaml_node *node, sn_space **out, es_error *err) ES_MUST_CHECK; /* keeps nothing of the document */
+es_status sn_space_load(const char *path, sn_space **out, es_error *err) ES_MUST_CHECK;         /* a file whose root (or `space:` key) is a space */
+void sn_space_destroy(sn_space **sp);
+
+const sr_space *sn_space_choices(const sn_space *sp);
+void sn_space_input(const sn_space *sp, int *height, int *width, int *channels);
+int sn_space_classes(const sn_space *sp);
+char *sn_arch_format(const sn_space *sp, const sr_arch *a); /* the canonical string of design.md; caller owns */
+es_status sn_arch_parse(const sn_space *sp, const char *text, sr_arch *out, es_error *err) ES_MUST_CHECK;
+
+typedef struct sn_cost {
+    int64_t params;           /* unique storage, counted once */
+    int64_t macs;             /* multiply-adds, by the space's counting rule (docs/search-file.md) */
+    int64_t activation_bytes; /* largest sum of fp32 inputs and outputs alive at one layer, batch 1 */
+} sn_cost;
+es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_error *err) ES_MUST_CHECK;
+
+#endif
