@@ -15,8 +15,12 @@ extern "C" {
 
 enum { ES_HASH_BYTES = 32, ES_HASH_HEX = 65, ES_ID_BYTES = 16, ES_ID_HEX = 33 };
 
-typedef struct es_hash { uint8_t b[ES_HASH_BYTES]; } es_hash;
-typedef struct es_id { uint8_t b[ES_ID_BYTES]; } es_id;
+typedef struct es_hash {
+    uint8_t b[ES_HASH_BYTES];
+} es_hash;
+typedef struct es_id {
+    uint8_t b[ES_ID_BYTES];
+} es_id;
 
 void es_hash_bytes(const void *data, size_t n, es_hash *out);
 void es_id_bytes(const void *data, size_t n, es_id *out);

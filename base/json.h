@@ -23,14 +23,14 @@ enum { ES_JSON_DEPTH = 24 };
 typedef struct es_json {
     es_str out;
     int indent, depth;
-    char kind[ES_JSON_DEPTH];  /* '{' or '[' */
+    char kind[ES_JSON_DEPTH]; /* '{' or '[' */
     bool first[ES_JSON_DEPTH];
 } es_json;
 
 void es_json_begin(es_json *j, int indent);
 void es_json_object(es_json *j, const char *key);
 void es_json_array(es_json *j, const char *key);
-void es_json_end(es_json *j); /* closes the innermost object or array */
+void es_json_end(es_json *j);                                     /* closes the innermost object or array */
 void es_json_str(es_json *j, const char *key, const char *value); /* NULL value: null */
 void es_json_i64(es_json *j, const char *key, int64_t value);
 void es_json_f64(es_json *j, const char *key, double value);

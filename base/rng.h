@@ -33,23 +33,23 @@ typedef enum es_use {
     ES_USE_BOOTSTRAP = 9,
 } es_use;
 
-/* One block of four numbers. Key = seed (64 bit); counter = (index lo, index hi ^ use << 24 ..., step lo, step hi): see rng.c. */
+/* One block of four numbers. Key words = (seed lo, seed hi); counter words = (index lo, index hi ^ use << 24, step lo, step hi). */
 void es_philox(uint64_t seed, es_use use, uint64_t step, uint64_t index, uint32_t out[4]);
 
 typedef struct es_rng {
     uint64_t seed, step, index;
     uint32_t use;
-    uint32_t have;     /* numbers left in block[] */
+    uint32_t have; /* numbers left in block[] */
     uint32_t block[4];
 } es_rng;
 
 es_rng es_rng_make(uint64_t seed, es_use use, uint64_t step);
 uint32_t es_rng_u32(es_rng *r);
 uint64_t es_rng_u64(es_rng *r);
-uint32_t es_rng_below(es_rng *r, uint32_t n); /* unbiased, n >= 1 */
-float es_rng_uniform(es_rng *r);              /* [0, 1), 24 bits */
-double es_rng_uniform_f64(es_rng *r);         /* [0, 1), 53 bits */
-float es_rng_normal(es_rng *r);               /* N(0, 1), Box-Muller */
+uint32_t es_rng_below(es_rng *r, uint32_t n);              /* unbiased, n >= 1 */
+float es_rng_uniform(es_rng *r);                           /* [0, 1), 24 bits */
+double es_rng_uniform_f64(es_rng *r);                      /* [0, 1), 53 bits */
+float es_rng_normal(es_rng *r);                            /* N(0, 1), Box-Muller */
 void es_rng_shuffle(es_rng *r, uint32_t *items, size_t n); /* Fisher-Yates */
 
 /* Derives an independent seed, e.g. one per search or per module, from a parent and a label. */

@@ -44,11 +44,11 @@ typedef enum es_status {
     ES_BUSY,        /* held by another process, or a bounded queue is full */
     ES_TIMEOUT,
     ES_CANCELLED,
-    ES_DENIED,      /* authentication or role */
-    ES_VERSION,     /* a peer or file speaks another version */
-    ES_LOST,        /* a lease or a peer is gone */
-    ES_DEVICE,      /* the accelerator failed: the worker process must end */
-    ES_INFEASIBLE,  /* no architecture satisfies the constraints */
+    ES_DENIED,     /* authentication or role */
+    ES_VERSION,    /* a peer or file speaks another version */
+    ES_LOST,       /* a lease or a peer is gone */
+    ES_DEVICE,     /* the accelerator failed: the worker process must end */
+    ES_INFEASIBLE, /* no architecture satisfies the constraints */
     ES_STATUS_COUNT
 } es_status;
 
@@ -77,27 +77,27 @@ es_status es_at(es_error *err, es_status s, const char *place);
 /* Writes "where: text" into buf, always terminated; returns buf. */
 const char *es_error_line(const es_error *err, char *buf, size_t size);
 
-#define ES_RETURN(call)                                                                                                \
-    do {                                                                                                               \
-        es_status es_status_ = (call);                                                                                 \
-        if (es_status_ != ES_OK)                                                                                       \
-            return es_status_;                                                                                         \
+#define ES_RETURN(call)                \
+    do {                               \
+        es_status es_status_ = (call); \
+        if (es_status_ != ES_OK)       \
+            return es_status_;         \
     } while (0)
 
-#define ES_GOTO(call)                                                                                                  \
-    do {                                                                                                               \
-        s = (call);                                                                                                    \
-        if (s != ES_OK)                                                                                                \
-            goto fail;                                                                                                 \
+#define ES_GOTO(call)   \
+    do {                \
+        s = (call);     \
+        if (s != ES_OK) \
+            goto fail;  \
     } while (0)
 
 /* Prints the place and ends the process with abort(). */
 __attribute__((noreturn)) void es_assert_failed(const char *what, const char *file, int line);
 
-#define ES_ASSERT(cond)                                                                                                \
-    do {                                                                                                               \
-        if (__builtin_expect(!(cond), 0))                                                                              \
-            es_assert_failed(#cond, __FILE__, __LINE__);                                                               \
+#define ES_ASSERT(cond)                                  \
+    do {                                                 \
+        if (__builtin_expect(!(cond), 0))                \
+            es_assert_failed(#cond, __FILE__, __LINE__); \
     } while (0)
 
 #ifdef __cplusplus

@@ -15,8 +15,14 @@ extern "C" {
 #endif
 
 extern char es_str_empty[1];
-typedef struct es_str { char *p; size_t len, cap; } es_str;
-#define ES_STR_INIT { es_str_empty, 0, 0 }
+typedef struct es_str {
+    char *p;
+    size_t len, cap;
+} es_str;
+#define ES_STR_INIT        \
+    {                      \
+        es_str_empty, 0, 0 \
+    }
 
 void es_str_free(es_str *s);
 void es_str_clear(es_str *s);

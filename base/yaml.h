@@ -24,13 +24,13 @@ typedef enum es_yaml_kind { ES_YAML_SCALAR, ES_YAML_LIST, ES_YAML_MAP } es_yaml_
 typedef struct es_yaml_node es_yaml_node;
 struct es_yaml_node {
     es_yaml_kind kind;
-    int line, column;          /* 1-based */
-    bool quoted;               /* a quoted scalar is a string, never a number */
-    const char *text;          /* scalar */
-    const char *path;          /* "space.stages[1].kernel" */
+    int line, column; /* 1-based */
+    bool quoted;      /* a quoted scalar is a string, never a number */
+    const char *text; /* scalar */
+    const char *path; /* "space.stages[1].kernel" */
     const es_yaml *doc;
-    size_t count;              /* list items or map entries */
-    const char **keys;         /* map */
+    size_t count;               /* list items or map entries */
+    const char **keys;          /* map */
     const es_yaml_node **items; /* list items or map values */
 };
 
@@ -51,14 +51,19 @@ es_status es_yaml_check_keys(const es_yaml_node *map, const char *const *allowed
 es_status es_yaml_i64(const es_yaml_node *n, int64_t min, int64_t max, int64_t *out, es_error *err) ES_MUST_CHECK;
 es_status es_yaml_f64(const es_yaml_node *n, double min, double max, double *out, es_error *err) ES_MUST_CHECK;
 es_status es_yaml_bool(const es_yaml_node *n, bool *out, es_error *err) ES_MUST_CHECK;
-es_status es_yaml_enum(const es_yaml_node *n, const char *const *names, int *out, es_error *err) ES_MUST_CHECK; /* index into names */
-es_status es_yaml_str(const es_yaml_node *n, const char **out, es_error *err) ES_MUST_CHECK; /* borrowed from the document */
+es_status es_yaml_enum(const es_yaml_node *n, const char *const *names, int *out,
+                       es_error *err) ES_MUST_CHECK; /* index into names */
+es_status es_yaml_str(const es_yaml_node *n, const char **out,
+                      es_error *err) ES_MUST_CHECK; /* borrowed from the document */
 
 /* Of a map's key; when absent, *out is left as it is. */
-es_status es_yaml_get_i64(const es_yaml_node *map, const char *key, int64_t min, int64_t max, int64_t *out, es_error *err) ES_MUST_CHECK;
-es_status es_yaml_get_f64(const es_yaml_node *map, const char *key, double min, double max, double *out, es_error *err) ES_MUST_CHECK;
+es_status es_yaml_get_i64(const es_yaml_node *map, const char *key, int64_t min, int64_t max, int64_t *out,
+                          es_error *err) ES_MUST_CHECK;
+es_status es_yaml_get_f64(const es_yaml_node *map, const char *key, double min, double max, double *out,
+                          es_error *err) ES_MUST_CHECK;
 es_status es_yaml_get_bool(const es_yaml_node *map, const char *key, bool *out, es_error *err) ES_MUST_CHECK;
-es_status es_yaml_get_enum(const es_yaml_node *map, const char *key, const char *const *names, int *out, es_error *err) ES_MUST_CHECK;
+es_status es_yaml_get_enum(const es_yaml_node *map, const char *key, const char *const *names, int *out,
+                           es_error *err) ES_MUST_CHECK;
 es_status es_yaml_get_str(const es_yaml_node *map, const char *key, const char **out, es_error *err) ES_MUST_CHECK;
 
 #ifdef __cplusplus
