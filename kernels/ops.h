@@ -53,6 +53,36 @@ extern "C" {
     X(ALPHA_DIVERGENCE, alpha_divergence) X(ALPHA_DIVERGENCE_GRAD, alpha_divergence_grad)                                                \
     X(CORRECT, correct)
 
+/* Operands and attributes of the larger ops (optional inputs in [ ]; shapes as in tensor.h; `a.` names fields of kn_attr):
+ *     CONV2D            x, w -> y            a.stride pad groups dilation. The three convolutions are bilinear and each other's gradients.
+ *     CONV2D_DX         dy, w -> dx          and a.h w: the input's size
+ *     CONV2D_DW         x, dy -> dw          and a.kh kw: the kernel's size
+ *     DEPTHWISE, _DX, _DW                    the same operands; w is [kh][kw][c]
+ *     ATTENTION         q, k, v -> y, lse    a.alpha = scale, a.causal; lse [n, heads, tq] is log sum exp of a row of scaled scores, for the gradient kernel
+ *     ATTENTION_GRAD    dy, q, k, v, y, lse -> dq, dk, dv
+ *     EMBEDDING         indices, table -> y
+ *     EMBEDDING_GRAD    d, indices -> dtable a.shape = the table's
+ *     BATCH_NORM        x, [gamma], [beta] -> y, mean, var       a.eps act; y = act(gamma (x - mean) / sqrt(var + eps) + beta), var biased
+ *     BATCH_NORM_GRAD   dy, x, [gamma], [beta], mean, var -> dx, dgamma, dbeta      a.eps act; before act everything is recomputed from x
+ *     BATCH_NORM_INFER  x, [gamma], [beta], mean, var -> y       a.eps act
+ *     BATCH_NORM_INFER_GRAD   operands and results of BATCH_NORM_GRAD; mean and var are constants in it
+ *     LAYER_NORM        x, [gamma], [beta] -> y                  a.eps
+ *     LAYER_NORM_GRAD   dy, x, [gamma] -> dx, dgamma, dbeta      a.eps; row statistics are recomputed
+ *     MAX_POOL          x -> y               a.kernel stride pad; the first maximum of a window in row order; padding is never picked
+ *     MAX_POOL_GRAD     d, x -> dx           a.kernel stride pad
+ *     MAX_POOL_PICK     v, x -> y            v (shaped like x) where x has its window maximum
+ *     AVG_POOL          x -> y               a.kernel stride pad count_pad
+ *     AVG_POOL_GRAD     d -> dx              and a.h w
+ *     UPSAMPLE, UPSAMPLE_GRAD                a.kernel = factor
+ *     SOFTMAX           x -> y               a.causal: columns right of the diagonal (bottom right aligned) of the last two dims give 0
+ *     SOFTMAX_GRAD      d, y -> dx           LOG_SOFTMAX_GRAD  d, y -> dx (y is the log softmax)
+ *     CROSS_ENTROPY     logits, labels -> l  a.alpha = smoothing;  _GRAD  d [n], logits, labels -> dlogits
+ *     SOFT_CROSS_ENTROPY logits, probs -> l                        _GRAD  d [n], logits, probs -> dlogits
+ *     ALPHA_DIVERGENCE  logits, teacher -> l a.alpha = alpha minus, a.beta = alpha plus, a.clip;  _GRAD  d [n], logits, teacher -> dlogits. Once differentiable.
+ *     DROPOUT           a -> y               a.rate use_index axes: the mask is shared along `axes`; element e of the mask (row order over the kept axes) is lane
+ *                                            e % 4 of es_philox(seed, ES_USE_DROPOUT, step, use_index << 32 | e / 4); kept (and divided by 1 - rate) where
+ *                                            lane >= (uint32_t)(rate 2^32), rate as float, the product in double
+ */
 typedef enum kn_op {
 #define X(NAME, name) KN_OP_##NAME,
     KN_OPS(X)
