@@ -38,7 +38,7 @@ typedef struct sn_lower_options {
     int batch;
     sn_mode mode;
     bool regularise;   /* dropout and drop-path active (only the largest subnet, BigNAS) */
-    bool logits_only;  /* false: also fills per-layer outputs */
+    const uint8_t *unit_flags; /* SN_UNIT_*, one per unit (sn_net_units); NULL: all zero */
 } sn_lower_options;
 
 typedef struct sn_lowered {
@@ -62,5 +62,38 @@ es_status sn_net_slices(const sn_net *n, const sr_arch *a, sn_slice **slices, in
 
 /* The space with every choice fixed as in `a`: its only architecture. Its net's parameters have the same names and the slices' extents. */
 es_status sn_space_fix(const sn_space *sp, const sr_arch *a, sn_space **out, es_error *err) ES_MUST_CHECK;
+
+/* Units: the top-level blocks of the supernet, numbered once per space: the stem, every layer of every stage at its deepest, the head.
+ *
+ * Modules (Deep Model Assembling) need no second net. A meta model is the same net lowered with some units left out; a hybrid H_k leaves out those of every part
+ * but k; weights of both live in a kn_weights of the same kn_params, so that "copy the meta model, start part k afresh" and "assemble" are copies of the
+ * parameters whose unit lies in a part:
+ *
+ *     int part[units]; sn_net_cut(net, arch, 4, NULL, part, err);           // by multiply-adds; stem in part 0, head in part 3
+ *     uint8_t flags[units]; sn_net_part_flags(net, arch, part, -1, flags, err); // the meta model: at most one block a stage and part
+ *     sn_net_part_flags(net, arch, part, k, flags, err);                       // H_k: part k whole; the others as in the meta model, and frozen
+ *     sn_net_lower(net, arch, &(sn_lower_options){.batch = 64, .mode = SN_TRAIN, .unit_flags = flags}, ...);
+ *     wanted(set, id): part[sn_net_param_unit(net, set, id)] == k              // for kn_grad_params and kn_optim_trainable
+ */
+enum {
+    SN_UNIT_SKIP = 1,   /* left out: its input is its output. Refused for a unit that changes the shape. */
+    SN_UNIT_FROZEN = 2, /* batch norms use the stored statistics whatever the mode, and no dropout */
+};
+int sn_net_units(const sn_net *n);
+int sn_net_param_unit(const sn_net *n, int set, kn_param id);
+
+typedef struct sn_block {
+    int unit, stage, layer; /* stage -1: stem or head */
+    char name[48];          /* "stages.1.blocks.0": the prefix of its parameters' names */
+    int64_t params, macs;
+    bool keeps_shape; /* may be left out */
+} sn_block;
+es_status sn_net_blocks(const sn_net *n, const sr_arch *a, sn_block **blocks, int *count, es_error *err) ES_MUST_CHECK; /* those `a` uses, in order; caller frees */
+
+/* part[unit] = 0 .. parts - 1, -1 for a unit that `a` does not use. `at` (parts - 1 rising indices into sn_net_blocks: where parts 1, 2 ... begin) or NULL: so that the
+ * dearest part is as cheap as possible. */
+es_status sn_net_cut(const sn_net *n, const sr_arch *a, int parts, const int *at, int *part, es_error *err) ES_MUST_CHECK;
+/* The meta model keeps of every part the blocks that change the shape, or its first block where none does. */
+es_status sn_net_part_flags(const sn_net *n, const sr_arch *a, const int *part, int trained, uint8_t *flags, es_error *err) ES_MUST_CHECK;
 
 #endif

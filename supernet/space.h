@@ -11,6 +11,7 @@
 #ifndef SN_SPACE_H
 #define SN_SPACE_H
 
+#include "base/str.h"
 #include "base/yaml.h"
 #include "search/space.h"
 
@@ -32,5 +33,11 @@ typedef struct sn_cost {
     int64_t activation_bytes; /* largest sum of fp32 inputs and outputs alive at one layer, batch 1 */
 } sn_cost;
 es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_error *err) ES_MUST_CHECK;
+
+/* What the client prints; each appends to `out`. */
+es_status sn_explain_print(const sn_space *sp, const sr_arch *a, es_str *out, es_error *err) ES_MUST_CHECK; /* a table of layers */
+es_status sn_explain_dot(const sn_space *sp, const sr_arch *a, es_str *out, es_error *err) ES_MUST_CHECK;   /* for Graphviz */
+/* "architecture,params,macs,activation_bytes", then one line per line of `archs` (n bytes; empty lines are skipped), in order; a bad line: "name:line". */
+es_status sn_cost_csv(const sn_space *sp, const char *name, const char *archs, size_t n, es_str *out, es_error *err) ES_MUST_CHECK;
 
 #endif
