@@ -1,0 +1,56 @@
+/* device_internal.h - what a kind of device provides: a vtable of memory and stream operations, its kernels, and its share of making a plan.
+ *
+ * kernels/host.c has "cpu" and "reference"; kernels/cuda/ has "cuda:N" (kn_cuda_open; a build without CUDA answers ES_UNSUPPORTED there).
+ * A struct kn_device is the first member of a backend's own struct.
+ */
+#ifndef KN_DEVICE_INTERNAL_H
+#define KN_DEVICE_INTERNAL_H
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "kernels/plan.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kn_device_vt {
+    const kn_kernel_row *kernels; /* [KN_OP_COUNT] */
+    void (*close)(kn_device *d);  /* frees d */
+    es_status (*memory)(kn_device *d, size_t *free_bytes, size_t *total_bytes, es_error *err);
+    es_status (*alloc)(kn_device *d, size_t bytes, void **out, es_error *err); /* 256-byte aligned, bytes > 0 */
+    void (*free)(kn_device *d, void *p);
+    es_status (*upload)(kn_device *d, void *to, const void *from, size_t bytes, es_error *err);
+    es_status (*download)(kn_device *d, void *to, const void *from, size_t bytes, es_error *err);
+    es_status (*copy)(kn_device *d, void *to, const void *from, size_t bytes, es_error *err);
+    es_status (*zero)(kn_device *d, void *p, size_t bytes, es_error *err);
+    es_status (*sync)(kn_device *d, es_error *err);
+    /* bf16 shadow of fp32 weights. NULL: the backend keeps none. */
+    es_status (*shadow)(kn_device *d, void *to_bf16, const float *from, int64_t count, es_error *err);
+
+    /* Making a plan, all optional (NULL). `fuse` rewrites the work graph before the generic fusions; `store` chooses storage types of values
+     * (plan_internal.h) for KN_PRECISION_BF16, which is refused where it is NULL; `begin` runs at the start of each kn_run: it puts the run's scalars
+     * where kernels can read them and sets *scalars to that address. */
+    es_status (*fuse)(kn_device *d, kn_plan *p, es_error *err);
+    es_status (*store)(kn_device *d, kn_plan *p, es_error *err);
+    es_status (*begin)(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err);
+} kn_device_vt;
+
+struct kn_device {
+    const kn_device_vt *vt;
+    kn_backend backend;
+    int threads; /* CPU: for num_threads() of OpenMP regions */
+    char name[32], model[128];
+};
+
+/* kernels/host.c */
+es_status kn_host_open(kn_backend backend, int threads, kn_device **out, es_error *err) ES_MUST_CHECK;
+/* kernels/cuda/device.cu, or kernels/device.c in a build without CUDA */
+es_status kn_cuda_open(int index, kn_device **out, es_error *err) ES_MUST_CHECK;
+
+static inline int kn_device_threads(const kn_device *d) { return d->threads; }
+
+#ifdef __cplusplus
+}
+#endif
+#endif
