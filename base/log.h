@@ -3,7 +3,7 @@
  *     es_log_init("worker", ES_LOG_INFO);
  *     es_log(ES_LOG_WARN, "lease lost job=%" PRId64 " attempt=%d", job, attempt);
  *
- * Thread-safe; one write(2) a line. es_log_hook lets a worker keep the last lines to send them with a failed job.
+ * Thread-safe; one write(2) a line; before es_log_init the level is INFO. The hook runs under the lock and must not log. es_log_hook lets a worker keep the last lines to send them with a failed job.
  */
 #ifndef ES_BASE_LOG_H
 #define ES_BASE_LOG_H

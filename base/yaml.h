@@ -24,10 +24,11 @@ typedef enum es_yaml_kind { ES_YAML_SCALAR, ES_YAML_LIST, ES_YAML_MAP } es_yaml_
 typedef struct es_yaml_node es_yaml_node;
 struct es_yaml_node {
     es_yaml_kind kind;
-    int line, column; /* 1-based */
-    bool quoted;      /* a quoted scalar is a string, never a number */
-    const char *text; /* scalar */
-    const char *path; /* "space.stages[1].kernel" */
+    int line, column;         /* 1-based, of the value */
+    int key_line, key_column; /* of its field name in a map; otherwise of the value */
+    bool quoted;              /* a quoted scalar is a string, never a number */
+    const char *text;         /* scalar */
+    const char *path;         /* "space.stages[1].kernel" */
     const es_yaml *doc;
     size_t count;               /* list items or map entries */
     const char **keys;          /* map */

@@ -46,14 +46,14 @@ static inline void es_test_skip(const char *why)
         }                                \
     } while (0)
 
-/* Paths; each call's result lives in one of eight rotating buffers. */
+/* Paths; each call's result lives in one of 32 rotating buffers. */
 static inline const char *es_test_join(const char *dir, const char *name)
 {
-    static char buf[8][1024];
+    static char buf[32][1024];
     static unsigned turn;
-    char *p = buf[turn++ % 8];
-    snprintf(p, sizeof buf[0], "%s/%s", dir, name);
-    return p;
+    char path[sizeof buf[0]]; /* the arguments may be earlier results */
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return memcpy(buf[turn++ % 32], path, sizeof path);
 }
 
 /* A file of the source tree ("examples/fashion.yaml"). */
@@ -80,14 +80,13 @@ static inline const char *es_test_shared(const char *name)
 /* An absolute path to a new empty folder inside the scratch folder. */
 static inline const char *es_test_dir(void)
 {
-    static char path[1024];
-    char cwd[900];
+    char cwd[900], path[1024];
     if (!getcwd(cwd, sizeof cwd))
         abort();
     snprintf(path, sizeof path, "%s/tmp.XXXXXX", cwd);
     if (!mkdtemp(path))
         abort();
-    return path;
+    return es_test_join(cwd, path + strlen(cwd) + 1);
 }
 
 /* Whether fn(ctx) ends its process with abort(), as a failed ES_ASSERT does. */
