@@ -25,9 +25,9 @@
 enum { SR_FEASIBLE_TRIES = 20000, SR_CONSTRAINTS_MAX = 8 };
 
 typedef struct sr_constraint {
-    char name[32];      /* "params": for messages */
-    double min, max;    /* -INFINITY, INFINITY when open */
-    int cost;           /* index into costs(), or -1 - objective index for a measured one */
+    char name[32];   /* "params": for messages */
+    double min, max; /* -INFINITY, INFINITY when open */
+    int cost;        /* index into costs(), or -1 - objective index for a measured one */
 } sr_constraint;
 
 typedef struct sr_problem {
@@ -46,11 +46,11 @@ typedef struct sr_problem {
 
 /* Defaults come from sr_options_default(name); every field is validated by sr_search_new with a text naming the field and its range. */
 typedef struct sr_options {
-    int population;        /* nsga2 64, regularised-evolution 100 */
-    int sample;            /* regularised-evolution tournament 25 */
-    double mutation;       /* per gene; 0: 1 / number of active genes */
-    double crossover;      /* nsga2: probability that a child has two parents, 0.9 */
-    int restarts_from;     /* local-search: random starting points compared first, 10 */
+    int population;    /* nsga2 64, regularised-evolution 100 */
+    int sample;        /* regularised-evolution tournament 25 */
+    double mutation;   /* per gene; 0: 1 / number of active genes */
+    double crossover;  /* nsga2: probability that a child has two parents, 0.9 */
+    int restarts_from; /* local-search: random starting points compared first, 10 */
 } sr_options;
 
 typedef struct sr_search sr_search;
@@ -59,7 +59,8 @@ typedef struct sr_search sr_search;
 const char *const *sr_algorithm_names(void);
 sr_options sr_options_default(const char *algorithm);
 
-es_status sr_search_new(const char *algorithm, const sr_options *o, const sr_problem *p, uint64_t seed, sr_search **out, es_error *err) ES_MUST_CHECK;
+es_status sr_search_new(const char *algorithm, const sr_options *o, const sr_problem *p, uint64_t seed, sr_search **out,
+                        es_error *err) ES_MUST_CHECK;
 void sr_search_destroy(sr_search **s);
 es_status sr_ask(sr_search *s, int64_t *ticket, sr_arch *out, es_error *err) ES_MUST_CHECK;
 /* values: one per objective, as measured (not negated); ok false: the evaluation failed for good, the architecture counts as worst. */

@@ -15,8 +15,11 @@ enum { SR_OBJECTIVES_MAX = 8 };
 
 bool sr_dominates(const double *a, const double *b, int m);
 void sr_rank_fronts(const double *values, const double *violation, int n, int m, int *rank);
-void sr_crowding(const double *values, const int *members, int count, int m, double *distance); /* distance[k] of members[k]; ends are infinite */
-int sr_pareto(const double *values, int n, int m, int *members); /* indices of the non-dominated rows, in order; O(n log n) for m = 2 */
-double sr_hypervolume(const double *values, int n, int m, const double *reference); /* exact; rows beyond the reference add nothing */
+void sr_crowding(const double *values, const int *members, int count, int m,
+                 double *distance); /* distance[k] of members[k]; ends are infinite */
+int sr_pareto(const double *values, int n, int m,
+              int *members); /* indices of the non-dominated rows, in order; O(n log n) for m = 2 */
+double sr_hypervolume(const double *values, int n, int m,
+                      const double *reference); /* exact; rows beyond the reference add nothing */
 
 #endif

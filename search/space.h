@@ -29,8 +29,8 @@ typedef struct sr_choice {
     const char *name;
     int options;
     const char *const *labels;
-    int parent;            /* index of an earlier choice, or -1: always present */
-    uint32_t parent_mask;  /* present when the parent is present and its option's bit is set */
+    int parent;           /* index of an earlier choice, or -1: always present */
+    uint32_t parent_mask; /* present when the parent is present and its option's bit is set */
 } sr_choice;
 
 typedef struct sr_space sr_space;
@@ -41,10 +41,11 @@ typedef struct sr_arch {
 
 sr_space *sr_space_new(void);
 void sr_space_destroy(sr_space **sp);
-int sr_space_add(sr_space *sp, const char *name, const char *const *labels, int options, int parent, uint32_t parent_mask); /* copies */
+int sr_space_add(sr_space *sp, const char *name, const char *const *labels, int options, int parent,
+                 uint32_t parent_mask); /* copies */
 int sr_space_choices(const sr_space *sp);
 const sr_choice *sr_space_choice(const sr_space *sp, int i);
-double sr_space_log10_size(const sr_space *sp); /* of the number of distinct architectures */
+double sr_space_log10_size(const sr_space *sp);         /* of the number of distinct architectures */
 bool sr_space_count(const sr_space *sp, uint64_t *out); /* exact; false when above 2^63 */
 
 sr_arch *sr_arch_new(const sr_space *sp); /* caller frees with free() */
@@ -53,12 +54,14 @@ void sr_arch_canonicalise(const sr_space *sp, sr_arch *a); /* zeroes inactive ge
 void sr_arch_random(const sr_space *sp, es_rng *r, sr_arch *out);
 void sr_arch_smallest(const sr_space *sp, sr_arch *out);
 void sr_arch_largest(const sr_space *sp, sr_arch *out);
-void sr_arch_mutate(const sr_space *sp, es_rng *r, double per_gene, const sr_arch *from, sr_arch *out); /* at least one active gene changes */
-void sr_arch_crossover(const sr_space *sp, es_rng *r, const sr_arch *a, const sr_arch *b, sr_arch *out); /* uniform per gene */
+void sr_arch_mutate(const sr_space *sp, es_rng *r, double per_gene, const sr_arch *from,
+                    sr_arch *out); /* at least one active gene changes */
+void sr_arch_crossover(const sr_space *sp, es_rng *r, const sr_arch *a, const sr_arch *b,
+                       sr_arch *out); /* uniform per gene */
 void sr_arch_copy(sr_arch *to, const sr_arch *from);
 bool sr_arch_equal(const sr_arch *a, const sr_arch *b);
 bool sr_arch_nth(const sr_space *sp, uint64_t index, sr_arch *out); /* enumeration in gene order; false past the end */
-char *sr_arch_text(const sr_space *sp, const sr_arch *a); /* canonical; caller owns */
+char *sr_arch_text(const sr_space *sp, const sr_arch *a);           /* canonical; caller owns */
 es_status sr_arch_parse(const sr_space *sp, const char *text, sr_arch *out, es_error *err) ES_MUST_CHECK;
 void sr_arch_id(const sr_space *sp, const sr_arch *a, es_id *out); /* 128 bit, of the canonical text */
 
