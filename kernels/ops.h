@@ -43,7 +43,7 @@ extern "C" {
     X(BIAS_ACT, bias_act, 1, 2, Y, Y, Y, Y, 1e-5f) \
     X(BIAS_ACT_GRAD, bias_act_grad, 2, 4, Y, _, Y, Y, 1e-5f) \
     X(DETACH, detach, 1, 0, Y, N, _, _, 1e-6f) \
-    X(DROPOUT, dropout, 1, 0, _, _, _, _, 1e-6f) /* linear in a: its gradient is itself on d */ \
+    X(DROPOUT, dropout, 1, 0, Y, Y, _, Y, 1e-6f) /* linear in a: its gradient is itself on d */ \
     X(REDUCE_SUM, reduce_sum, 1, 0, Y, Y, _, Y, 1e-5f) \
     X(REDUCE_MAX, reduce_max, 1, 0, Y, Y, _, Y, 1e-6f) \
     X(REDUCE_MAX_GRAD, reduce_max_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
@@ -55,40 +55,40 @@ extern "C" {
     X(PAD, pad, 1, 0, Y, Y, _, Y, 1e-6f) \
     X(CONCAT, concat, 1, 0, Y, Y, _, Y, 1e-6f) \
     X(MATMUL, matmul, 1, 0, Y, Y, _, Y, 1e-5f) \
-    X(CONV2D, conv2d, 1, 0, _, _, _, _, 1e-5f) \
-    X(CONV2D_DX, conv2d_dx, 1, 0, _, _, _, _, 1e-5f) \
-    X(CONV2D_DW, conv2d_dw, 1, 0, _, _, _, _, 1e-5f) \
-    X(DEPTHWISE, depthwise, 1, 0, _, _, _, _, 1e-5f) \
-    X(DEPTHWISE_DX, depthwise_dx, 1, 0, _, _, _, _, 1e-5f) \
-    X(DEPTHWISE_DW, depthwise_dw, 1, 0, _, _, _, _, 1e-5f) \
-    X(ATTENTION, attention, 2, 0, _, _, _, _, 1e-5f) \
-    X(ATTENTION_GRAD, attention_grad, 3, 0, _, _, _, _, 1e-5f) \
-    X(EMBEDDING, embedding, 1, 0, _, _, _, _, 1e-6f) \
-    X(EMBEDDING_GRAD, embedding_grad, 1, 0, _, _, _, _, 1e-6f) \
-    X(BATCH_NORM, batch_norm, 3, 6, _, _, _, _, 1e-5f) \
-    X(BATCH_NORM_GRAD, batch_norm_grad, 3, 12, _, _, _, _, 1e-4f) \
-    X(BATCH_NORM_INFER, batch_norm_infer, 1, 6, _, _, _, _, 1e-5f) \
-    X(BATCH_NORM_INFER_GRAD, batch_norm_infer_grad, 3, 12, _, _, _, _, 1e-4f) \
-    X(LAYER_NORM, layer_norm, 1, 6, _, _, _, _, 1e-5f) \
-    X(LAYER_NORM_GRAD, layer_norm_grad, 3, 4, _, _, _, _, 1e-4f) \
-    X(MAX_POOL, max_pool, 1, 0, _, _, _, _, 1e-6f) \
-    X(MAX_POOL_GRAD, max_pool_grad, 1, 0, _, _, _, _, 1e-6f) \
-    X(MAX_POOL_PICK, max_pool_pick, 1, 0, _, _, _, _, 1e-6f) \
-    X(AVG_POOL, avg_pool, 1, 0, _, _, _, _, 1e-6f) \
-    X(AVG_POOL_GRAD, avg_pool_grad, 1, 0, _, _, _, _, 1e-6f) \
-    X(UPSAMPLE, upsample, 1, 0, _, _, _, _, 1e-6f) \
-    X(UPSAMPLE_GRAD, upsample_grad, 1, 0, _, _, _, _, 1e-6f) \
-    X(SOFTMAX, softmax, 1, 0, _, _, _, _, 1e-5f) \
-    X(SOFTMAX_GRAD, softmax_grad, 1, 0, _, _, _, _, 1e-5f) \
-    X(LOG_SOFTMAX, log_softmax, 1, 0, _, _, _, _, 1e-5f) \
-    X(LOG_SOFTMAX_GRAD, log_softmax_grad, 1, 0, _, _, _, _, 1e-5f) \
-    X(CROSS_ENTROPY, cross_entropy, 1, 0, _, _, _, _, 1e-5f) \
-    X(CROSS_ENTROPY_GRAD, cross_entropy_grad, 1, 0, _, _, _, _, 1e-5f) \
-    X(SOFT_CROSS_ENTROPY, soft_cross_entropy, 1, 0, _, _, _, _, 1e-5f) \
-    X(SOFT_CROSS_ENTROPY_GRAD, soft_cross_entropy_grad, 1, 0, _, _, _, _, 1e-5f) \
-    X(ALPHA_DIVERGENCE, alpha_divergence, 1, 0, _, _, _, _, 1e-5f) \
-    X(ALPHA_DIVERGENCE_GRAD, alpha_divergence_grad, 1, 0, _, _, _, _, 1e-5f) \
-    X(CORRECT, correct, 1, 0, _, _, _, _, 1e-6f)
+    X(CONV2D, conv2d, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(CONV2D_DX, conv2d_dx, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(CONV2D_DW, conv2d_dw, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(DEPTHWISE, depthwise, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(DEPTHWISE_DX, depthwise_dx, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(DEPTHWISE_DW, depthwise_dw, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(ATTENTION, attention, 2, 0, Y, Y, Y, Y, 1e-5f) \
+    X(ATTENTION_GRAD, attention_grad, 3, 0, Y, _, Y, Y, 1e-5f) \
+    X(EMBEDDING, embedding, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(EMBEDDING_GRAD, embedding_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(BATCH_NORM, batch_norm, 3, 6, Y, Y, Y, Y, 1e-5f) \
+    X(BATCH_NORM_GRAD, batch_norm_grad, 3, 12, Y, _, Y, Y, 1e-4f) \
+    X(BATCH_NORM_INFER, batch_norm_infer, 1, 6, Y, Y, Y, Y, 1e-5f) \
+    X(BATCH_NORM_INFER_GRAD, batch_norm_infer_grad, 3, 12, Y, _, Y, Y, 1e-4f) \
+    X(LAYER_NORM, layer_norm, 1, 6, Y, Y, Y, Y, 1e-5f) \
+    X(LAYER_NORM_GRAD, layer_norm_grad, 3, 4, Y, _, Y, Y, 1e-4f) \
+    X(MAX_POOL, max_pool, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(MAX_POOL_GRAD, max_pool_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(MAX_POOL_PICK, max_pool_pick, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(AVG_POOL, avg_pool, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(AVG_POOL_GRAD, avg_pool_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(UPSAMPLE, upsample, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(UPSAMPLE_GRAD, upsample_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
+    X(SOFTMAX, softmax, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(SOFTMAX_GRAD, softmax_grad, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(LOG_SOFTMAX, log_softmax, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(LOG_SOFTMAX_GRAD, log_softmax_grad, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(CROSS_ENTROPY, cross_entropy, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(CROSS_ENTROPY_GRAD, cross_entropy_grad, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(SOFT_CROSS_ENTROPY, soft_cross_entropy, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(SOFT_CROSS_ENTROPY_GRAD, soft_cross_entropy_grad, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(ALPHA_DIVERGENCE, alpha_divergence, 1, 0, Y, Y, _, Y, 1e-5f) \
+    X(ALPHA_DIVERGENCE_GRAD, alpha_divergence_grad, 1, 0, Y, _, _, Y, 1e-5f) \
+    X(CORRECT, correct, 1, 0, Y, N, _, Y, 1e-6f)
 /* clang-format on */
 
 /* Operands and attributes of the larger ops (optional inputs in [ ]; shapes as in tensor.h; `a.` names fields of kn_attr):
@@ -125,15 +125,15 @@ typedef enum kn_op {
 #define X(NAME, ...) KN_OP_##NAME,
     KN_OPS(X)
 #undef X
-    KN_OP_COUNT
+        KN_OP_COUNT
 } kn_op;
 
 /* Attributes: one flat struct, each op reads the fields its builder set; unused ones are zero. */
 typedef struct kn_attr {
     int32_t stride, pad, groups, dilation, kernel;
-    int32_t h, w;            /* CONV2D_DX, DEPTHWISE_DX, pools' gradients: the input's size */
-    int32_t kh, kw;          /* CONV2D_DW, DEPTHWISE_DW: the kernel's size */
-    int32_t order;           /* ACTIVATE: derivative order */
+    int32_t h, w;   /* CONV2D_DX, DEPTHWISE_DX, pools' gradients: the input's size */
+    int32_t kh, kw; /* CONV2D_DW, DEPTHWISE_DW: the kernel's size */
+    int32_t order;  /* ACTIVATE: derivative order */
     kn_act act;
     uint32_t axes;
     int32_t axis, slot, set;
@@ -177,9 +177,10 @@ typedef struct kn_kernel_row {
     kn_kernel run;
     size_t (*scratch)(const kn_call *shapes_only); /* NULL: none; reads shapes, strides and attributes only */
     uint8_t accumulate; /* bit i: out[i] may be added to, and may then be strided (innermost stride 1) */
-    uint8_t strided;    /* bit i: in[i] may be a strided parameter slice (innermost stride 1); else the plan makes a dense copy first */
-    uint8_t inplace;    /* bit i: out[0] may be the very memory of a dense in[i] of the same size */
-    uint8_t skip;       /* bit i: out[i].p may be NULL when it is not needed */
+    uint8_t
+        strided; /* bit i: in[i] may be a strided parameter slice (innermost stride 1); else the plan makes a dense copy first */
+    uint8_t inplace; /* bit i: out[0] may be the very memory of a dense in[i] of the same size */
+    uint8_t skip;    /* bit i: out[i].p may be NULL when it is not needed */
 } kn_kernel_row;
 
 typedef struct kn_op_info {
