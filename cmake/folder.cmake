@@ -1,17 +1,13 @@
-# espalier_folder(NAME <target> [SUB <folders...>] [LINK <targets...>] [PROGRAM <name>])
+# espalier_folder(NAME <target> [LINK <targets...>] [PROGRAM <name>])
 #
-# Makes the static library <target> of all *.c (and *.cu) in the current folder and in SUB. main.c is left out and becomes PROGRAM.
-# A folder without sources is an empty interface library, so that everything configures while it is being written.
+# Makes the static library <target> of all *.c below the current folder. main.c is left out and becomes PROGRAM. What lies in a folder
+# named cuda (*.c and *.cu) is compiled only with CUDA. A folder without sources is an empty interface library.
 function(espalier_folder)
-    cmake_parse_arguments(F "" "NAME;PROGRAM" "SUB;LINK" ${ARGN})
-    set(patterns "${CMAKE_CURRENT_SOURCE_DIR}/*.c")
-    foreach(sub ${F_SUB})
-        list(APPEND patterns "${CMAKE_CURRENT_SOURCE_DIR}/${sub}/*.c")
-        if(ES_HAVE_CUDA)
-            list(APPEND patterns "${CMAKE_CURRENT_SOURCE_DIR}/${sub}/*.cu")
-        endif()
-    endforeach()
-    file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+    cmake_parse_arguments(F "" "NAME;PROGRAM" "LINK" ${ARGN})
+    file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.c" "${CMAKE_CURRENT_SOURCE_DIR}/*.cu")
+    if(NOT ES_HAVE_CUDA)
+        list(FILTER sources EXCLUDE REGEX "/cuda/|\\.cu$")
+    endif()
     set(main "${CMAKE_CURRENT_SOURCE_DIR}/main.c")
     set(has_main OFF)
     if(main IN_LIST sources)
@@ -28,6 +24,5 @@ function(espalier_folder)
     if(F_PROGRAM AND has_main)
         add_executable(${F_PROGRAM} "${main}")
         target_link_libraries(${F_PROGRAM} PRIVATE ${F_NAME})
-        set_property(GLOBAL APPEND PROPERTY ES_PROGRAMS ${F_PROGRAM})
     endif()
 endfunction()
