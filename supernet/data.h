@@ -31,10 +31,12 @@ typedef struct sn_batch {
 } sn_batch;
 
 typedef struct sn_loader sn_loader;
-es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t seed, int batch, kn_device *dev, sn_loader **out, es_error *err) ES_MUST_CHECK;
+es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t seed, int batch, kn_device *dev,
+                        sn_loader **out, es_error *err) ES_MUST_CHECK;
 void sn_loader_destroy(sn_loader **l);
 int64_t sn_loader_steps_per_epoch(const sn_loader *l);
 es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *err) ES_MUST_CHECK;
-es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out, es_error *err) ES_MUST_CHECK;
+es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out,
+                         es_error *err) ES_MUST_CHECK;
 
 #endif

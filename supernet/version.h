@@ -14,12 +14,24 @@
 
 enum { SN_CHUNK_BYTES = 1 << 20 };
 
-typedef struct sn_array { char name[160]; kn_dtype dtype; kn_shape shape; size_t bytes; void *data; } sn_array;
-typedef struct sn_version { char kind[16]; char *meta; int count; sn_array *arrays; } sn_version;
+typedef struct sn_array {
+    char name[160];
+    kn_dtype dtype;
+    kn_shape shape;
+    size_t bytes;
+    void *data;
+} sn_array;
+typedef struct sn_version {
+    char kind[16];
+    char *meta;
+    int count;
+    sn_array *arrays;
+} sn_version;
 
 sn_version *sn_version_new(const char *kind);
 void sn_version_destroy(sn_version **v);
-es_status sn_version_add(sn_version *v, const char *name, kn_dtype t, const kn_shape *shape, const void *data, es_error *err) ES_MUST_CHECK;
+es_status sn_version_add(sn_version *v, const char *name, kn_dtype t, const kn_shape *shape, const void *data,
+                         es_error *err) ES_MUST_CHECK;
 void sn_version_meta(sn_version *v, const char *json);
 const sn_array *sn_version_find(const sn_version *v, const char *name);
 es_status sn_version_write_safetensors(const sn_version *v, const char *path, es_error *err) ES_MUST_CHECK;
