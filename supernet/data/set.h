@@ -1,0 +1,34 @@
+/* set.h - the inside of an sn_data, for the loader; and the making of one sample. */
+#ifndef SN_DATA_SET_H
+#define SN_DATA_SET_H
+
+#include "supernet/data.h"
+
+enum { SN_DATA_CHANNELS_MAX = 64 };
+
+struct sn_data {
+    sn_images train, test;      /* as in the files */
+    uint32_t *index[SN_SPLITS]; /* rows of `train` (or of `test`), in stored order */
+    int64_t count[SN_SPLITS];
+    float mean[SN_DATA_CHANNELS_MAX],
+        inverse[SN_DATA_CHANNELS_MAX]; /* of the raw values of the training split: (x - mean) inverse */
+};
+
+static inline const sn_images *sn_data_images(const sn_data *d, sn_split s)
+{
+    return s == SN_TEST_SPLIT ? &d->test : &d->train;
+}
+
+/* What happens to one sample on its way into a batch. */
+typedef struct sn_distort {
+    int dy, dx;      /* the crop's offset: output row y is input row y + dy, black outside */
+    bool flip;       /* left to right, after the crop */
+    int cut, cy, cx; /* cutout: side and top left corner (may be negative); 0: none */
+} sn_distort;
+
+sn_distort sn_distort_draw(const sn_augment_config *a, int h, int w, uint64_t seed, uint64_t epoch, uint64_t sample);
+/* out: [h, w, c] floats. distort NULL: none. */
+void sn_sample_make(const sn_data *d, const sn_images *im, int64_t row, bool normalise, const sn_distort *distort,
+                    float *out);
+
+#endif
