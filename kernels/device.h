@@ -26,15 +26,18 @@ typedef struct kn_device kn_device;
 es_status kn_device_open(const char *name, kn_device **out, es_error *err) ES_MUST_CHECK;
 void kn_device_close(kn_device **dev);
 kn_backend kn_device_backend(const kn_device *dev);
-const char *kn_device_name(const kn_device *dev);  /* "cpu", "cuda:0" */
-const char *kn_device_model(const kn_device *dev); /* "Intel Xeon ... 2 threads", "NVIDIA H200": the machine kind that results are tagged with */
+const char *kn_device_name(const kn_device *dev); /* "cpu", "cuda:0" */
+const char *
+kn_device_model(const kn_device *
+                    dev); /* "Intel Xeon ... 2 threads", "NVIDIA H200": the machine kind that results are tagged with */
 es_status kn_device_memory(kn_device *dev, size_t *free_bytes, size_t *total_bytes, es_error *err) ES_MUST_CHECK;
 
 /* Every failure of an allocation is ES_NO_MEMORY with the size asked for and the size free. */
 es_status kn_device_alloc(kn_device *dev, size_t bytes, void **out, es_error *err) ES_MUST_CHECK;
 void kn_device_free(kn_device *dev, void *p); /* NULL-safe */
 es_status kn_device_upload(kn_device *dev, void *to, const void *from_host, size_t bytes, es_error *err) ES_MUST_CHECK;
-es_status kn_device_download(kn_device *dev, void *to_host, const void *from, size_t bytes, es_error *err) ES_MUST_CHECK;
+es_status kn_device_download(kn_device *dev, void *to_host, const void *from, size_t bytes,
+                             es_error *err) ES_MUST_CHECK;
 es_status kn_device_copy(kn_device *dev, void *to, const void *from, size_t bytes, es_error *err) ES_MUST_CHECK;
 es_status kn_device_zero(kn_device *dev, void *p, size_t bytes, es_error *err) ES_MUST_CHECK;
 es_status kn_device_sync(kn_device *dev, es_error *err) ES_MUST_CHECK; /* waits for all work; a no-op on a CPU */

@@ -31,12 +31,30 @@ typedef uint32_t kn_val; /* a value (one output of one node); 0 is none */
 enum { KN_NONE = 0, KN_IN_MAX = 8, KN_OUT_MAX = 4, KN_SLOTS = 32, KN_SCALARS = 16 };
 enum { KN_AXES_ALL = 0x1f };
 
-typedef enum kn_act { KN_ACT_NONE, KN_ACT_RELU, KN_ACT_RELU6, KN_ACT_HSWISH, KN_ACT_HSIGMOID, KN_ACT_SILU, KN_ACT_GELU, KN_ACT_SIGMOID, KN_ACT_TANH,
-    KN_ACT_EXP, KN_ACT_LOG, KN_ACT_SQRT, KN_ACT_RSQRT, KN_ACT_RECIPROCAL, KN_ACT_SQUARE, KN_ACT_ABS, KN_ACT_COUNT } kn_act;
+typedef enum kn_act {
+    KN_ACT_NONE,
+    KN_ACT_RELU,
+    KN_ACT_RELU6,
+    KN_ACT_HSWISH,
+    KN_ACT_HSIGMOID,
+    KN_ACT_SILU,
+    KN_ACT_GELU,
+    KN_ACT_SIGMOID,
+    KN_ACT_TANH,
+    KN_ACT_EXP,
+    KN_ACT_LOG,
+    KN_ACT_SQRT,
+    KN_ACT_RSQRT,
+    KN_ACT_RECIPROCAL,
+    KN_ACT_SQUARE,
+    KN_ACT_ABS,
+    KN_ACT_COUNT
+} kn_act;
 
 typedef struct kn_graph kn_graph;
 
-kn_graph *kn_graph_new(const kn_params *const params[KN_SETS]); /* borrows the sets until destroyed; entries may be NULL */
+kn_graph *
+kn_graph_new(const kn_params *const params[KN_SETS]); /* borrows the sets until destroyed; entries may be NULL */
 void kn_graph_destroy(kn_graph **g);
 void kn_graph_reset(kn_graph *g);
 es_status kn_graph_status(const kn_graph *g, es_error *err) ES_MUST_CHECK;
@@ -53,8 +71,10 @@ kn_val kn_scalar(kn_graph *g, int slot); /* rank 0, given at each run: learning-
 
 /* Sinks. */
 void kn_output(kn_graph *g, int slot, kn_val v);
-void kn_accumulate_grad(kn_graph *g, kn_val param_slice, kn_val d); /* gradient[box] += d; what autodiff emits for a slice */
-void kn_blend_param(kn_graph *g, int set, kn_param id, const kn_box *box, kn_val v, kn_val coef); /* p += coef (v - p): moving and cumulative averages, assignment */
+void kn_accumulate_grad(kn_graph *g, kn_val param_slice,
+                        kn_val d); /* gradient[box] += d; what autodiff emits for a slice */
+void kn_blend_param(kn_graph *g, int set, kn_param id, const kn_box *box, kn_val v,
+                    kn_val coef); /* p += coef (v - p): moving and cumulative averages, assignment */
 
 /* Elementwise; binary ones broadcast (numpy rules). */
 kn_val kn_add(kn_graph *g, kn_val a, kn_val b);
@@ -67,7 +87,9 @@ kn_val kn_shift(kn_graph *g, kn_val a, float k);
 kn_val kn_activate(kn_graph *g, kn_val a, kn_act act);
 kn_val kn_bias_act(kn_graph *g, kn_val a, kn_val bias /* [last dim] or KN_NONE */, kn_act act);
 kn_val kn_detach(kn_graph *g, kn_val a); /* same value, no gradient */
-kn_val kn_dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index, bool per_channel); /* mask = Philox(seed, DROPOUT, step, use_index, element); per_channel: spatial dropout */
+kn_val
+kn_dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index,
+           bool per_channel); /* mask = Philox(seed, DROPOUT, step, use_index, element); per_channel: spatial dropout */
 kn_val kn_drop_path(kn_graph *g, kn_val a, float rate, uint32_t use_index); /* per sample */
 
 /* Reductions: axes is a bit mask, reduced dimensions stay as 1. */
@@ -84,7 +106,8 @@ kn_val kn_pad(kn_graph *g, kn_val a, const int32_t *before, const int32_t *after
 kn_val kn_concat(kn_graph *g, const kn_val *vals, int n, int axis); /* n <= KN_IN_MAX; chain for more */
 
 /* Products. */
-kn_val kn_matmul(kn_graph *g, kn_val a, kn_val b, bool ta, bool tb); /* [..., m, k] x [..., k, n]; leading dimensions equal, or b of rank 2 */
+kn_val kn_matmul(kn_graph *g, kn_val a, kn_val b, bool ta,
+                 bool tb); /* [..., m, k] x [..., k, n]; leading dimensions equal, or b of rank 2 */
 kn_val kn_linear(kn_graph *g, kn_val x /* [..., in] */, kn_val w /* [out][in] */); /* matmul(x, w, false, true) */
 kn_val kn_conv2d(kn_graph *g, kn_val x, kn_val w /* OHWI */, int stride, int pad, int groups, int dilation);
 kn_val kn_depthwise(kn_graph *g, kn_val x, kn_val w /* HWC */, int stride, int pad, int dilation);
@@ -92,26 +115,32 @@ kn_val kn_attention(kn_graph *g, kn_val q, kn_val k, kn_val v, float scale, bool
 kn_val kn_embedding(kn_graph *g, kn_val indices /* I32 [...] */, kn_val table /* [symbols][d] */);
 
 /* Normalisation. gamma and beta may be KN_NONE. */
-typedef struct kn_bn { kn_val y, mean, var; } kn_bn; /* var is biased */
-kn_bn kn_batch_norm(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, float eps, kn_act act); /* batch statistics over all but the last dim */
-kn_val kn_batch_norm_infer(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, kn_val mean, kn_val var, float eps, kn_act act);
+typedef struct kn_bn {
+    kn_val y, mean, var;
+} kn_bn; /* var is biased */
+kn_bn kn_batch_norm(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, float eps,
+                    kn_act act); /* batch statistics over all but the last dim */
+kn_val kn_batch_norm_infer(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, kn_val mean, kn_val var, float eps,
+                           kn_act act);
 kn_val kn_layer_norm(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, float eps); /* over the last dim */
 
 /* Pooling and resampling, NHWC. */
 kn_val kn_max_pool(kn_graph *g, kn_val x, int kernel, int stride, int pad);
 kn_val kn_avg_pool(kn_graph *g, kn_val x, int kernel, int stride, int pad, bool count_pad);
-kn_val kn_global_avg_pool(kn_graph *g, kn_val x); /* [n, 1, 1, c] */
+kn_val kn_global_avg_pool(kn_graph *g, kn_val x);      /* [n, 1, 1, c] */
 kn_val kn_upsample(kn_graph *g, kn_val x, int factor); /* nearest */
 
 /* Losses: one value per sample ([n] for logits [n, classes]); mean over the batch is kn_reduce_mean, explicit. */
-kn_val kn_softmax(kn_graph *g, kn_val x);     /* over the last dim */
+kn_val kn_softmax(kn_graph *g, kn_val x); /* over the last dim */
 kn_val kn_log_softmax(kn_graph *g, kn_val x);
 kn_val kn_cross_entropy(kn_graph *g, kn_val logits, kn_val labels /* I32 [n] */, float smoothing);
 kn_val kn_soft_cross_entropy(kn_graph *g, kn_val logits, kn_val probs /* [n, classes] */);
 /* Adaptive alpha-divergence of AlphaNet (arXiv:2102.07954, eq. 5-7): per sample the larger of D(alpha_minus) and D(alpha_plus), r^alpha clipped at `clip`;
  * the gradient is the paper's surrogate. Not twice differentiable (the choice is detached). */
-kn_val kn_alpha_divergence(kn_graph *g, kn_val logits, kn_val teacher_logits, float alpha_minus, float alpha_plus, float clip);
-kn_val kn_correct(kn_graph *g, kn_val logits, kn_val labels); /* [n]: 1.0 where the arg-max is the label (first maximum wins) */
+kn_val kn_alpha_divergence(kn_graph *g, kn_val logits, kn_val teacher_logits, float alpha_minus, float alpha_plus,
+                           float clip);
+kn_val kn_correct(kn_graph *g, kn_val logits,
+                  kn_val labels); /* [n]: 1.0 where the arg-max is the label (first maximum wins) */
 
 #ifdef __cplusplus
 }

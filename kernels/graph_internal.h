@@ -39,8 +39,9 @@ struct kn_graph {
 };
 
 kn_val kn_emit(kn_graph *g, kn_op op, const kn_attr *a, const kn_val *in, int n_in);
-#define KN_EMIT(g, OP, attr, ...)                                                                                                           \
-    kn_emit(g, KN_OP_##OP, attr, (const kn_val[]){__VA_ARGS__}, (int)(sizeof((const kn_val[]){__VA_ARGS__}) / sizeof(kn_val)))
+#define KN_EMIT(g, OP, attr, ...)                               \
+    kn_emit(g, KN_OP_##OP, attr, (const kn_val[]){__VA_ARGS__}, \
+            (int)(sizeof((const kn_val[]){__VA_ARGS__}) / sizeof(kn_val)))
 
 /* Sums `v` over broadcast dimensions down to `shape`: the gradient of a broadcast. */
 kn_val kn_reduce_to(kn_graph *g, kn_val v, kn_shape shape);
@@ -50,7 +51,10 @@ kn_val kn_graph_fail(kn_graph *g, es_status code, const char *op, const char *fm
 static inline const kn_node *kn_node_of(const kn_graph *g, kn_val v) { return &g->nodes[g->values[v].node]; }
 static inline kn_dtype kn_dtype_of(const kn_graph *g, kn_val v) { return (kn_dtype)g->values[v].dtype; }
 /* The shape of input i of a node, and one of its dimensions counted from the end (0 = last). */
-static inline const kn_shape *kn_in_shape(const kn_graph *g, const kn_node *n, int i) { return &g->values[n->in[i]].shape; }
+static inline const kn_shape *kn_in_shape(const kn_graph *g, const kn_node *n, int i)
+{
+    return &g->values[n->in[i]].shape;
+}
 
 #ifdef __cplusplus
 }

@@ -22,7 +22,7 @@ typedef enum kn_optim_kind { KN_SGD, KN_ADAM, KN_ADAMW } kn_optim_kind;
 
 typedef struct kn_optim_config {
     kn_optim_kind kind;
-    float momentum;      /* SGD */
+    float momentum; /* SGD */
     bool nesterov;
     float beta1, beta2, eps; /* Adam: 0.9, 0.999, 1e-8 when all zero */
     float decay;
@@ -33,11 +33,14 @@ typedef struct kn_optim_config {
 
 typedef struct kn_optim kn_optim;
 
-es_status kn_optim_new(const kn_optim_config *c, kn_weights *w, kn_optim **out, es_error *err) ES_MUST_CHECK; /* borrows w */
+es_status kn_optim_new(const kn_optim_config *c, kn_weights *w, kn_optim **out,
+                       es_error *err) ES_MUST_CHECK; /* borrows w */
 void kn_optim_destroy(kn_optim **o);
-void kn_optim_trainable(kn_optim *o, bool (*is)(void *ctx, kn_param id), void *ctx); /* default: all; call before the first update */
+void kn_optim_trainable(kn_optim *o, bool (*is)(void *ctx, kn_param id),
+                        void *ctx); /* default: all; call before the first update */
 es_status kn_optim_update(kn_optim *o, float lr, es_error *err) ES_MUST_CHECK;
-es_status kn_optim_norm(kn_optim *o, float *out, es_error *err) ES_MUST_CHECK; /* global gradient norm before clipping, of the last update; waits for the device */
+es_status kn_optim_norm(kn_optim *o, float *out, es_error *err)
+    ES_MUST_CHECK; /* global gradient norm before clipping, of the last update; waits for the device */
 
 /* State as flat fp32 arrays of kn_params_elements length (momentum; first and second moment; moving average), plus the update count. */
 int kn_optim_arrays(const kn_optim *o);
@@ -50,9 +53,10 @@ void kn_optim_set_count(kn_optim *o, uint64_t count);
 typedef enum kn_schedule_kind { KN_CONSTANT, KN_COSINE, KN_STEP, KN_EXPONENTIAL } kn_schedule_kind;
 typedef struct kn_schedule {
     kn_schedule_kind kind;
-    float lr, lr_min;      /* COSINE ends at lr_min; EXPONENTIAL never goes below it ("constant end", BigNAS) */
+    float lr, lr_min;       /* COSINE ends at lr_min; EXPONENTIAL never goes below it ("constant end", BigNAS) */
     uint64_t warmup, total; /* steps; linear warm-up from lr / warmup */
-    uint64_t every; float factor; /* STEP and EXPONENTIAL: lr * factor ^ (t / every), floored exponent for STEP */
+    uint64_t every;
+    float factor; /* STEP and EXPONENTIAL: lr * factor ^ (t / every), floored exponent for STEP */
 } kn_schedule;
 float kn_schedule_at(const kn_schedule *s, uint64_t step);
 

@@ -28,8 +28,8 @@ typedef int32_t kn_param; /* index into a kn_params */
 typedef enum kn_init_kind {
     KN_INIT_ZERO,
     KN_INIT_ONE,
-    KN_INIT_HE_OUT,   /* N(0, 2 / (kh kw out)), He et al. 2015 fan-out, as the twin benchmark uses; depthwise: out = 1 per channel group */
-    KN_INIT_HE_IN,    /* N(0, 2 / fan_in) */
+    KN_INIT_HE_OUT, /* N(0, 2 / (kh kw out)), He et al. 2015 fan-out, as the twin benchmark uses; depthwise: out = 1 per channel group */
+    KN_INIT_HE_IN,      /* N(0, 2 / fan_in) */
     KN_INIT_UNIFORM_IN, /* U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the usual linear layer */
     KN_INIT_NORMAL_002, /* N(0, 0.02^2): embeddings and transformers */
 } kn_init_kind;
@@ -51,7 +51,8 @@ typedef struct kn_params kn_params;
 
 kn_params *kn_params_new(void);
 void kn_params_destroy(kn_params **p);
-es_status kn_params_add(kn_params *p, const char *name, kn_shape shape, kn_init_kind init, unsigned flags, kn_param *out, es_error *err) ES_MUST_CHECK;
+es_status kn_params_add(kn_params *p, const char *name, kn_shape shape, kn_init_kind init, unsigned flags,
+                        kn_param *out, es_error *err) ES_MUST_CHECK;
 void kn_params_seal(kn_params *p);
 int kn_params_count(const kn_params *p);
 const kn_param_def *kn_params_def(const kn_params *p, kn_param id);
@@ -65,7 +66,8 @@ enum { KN_SET_WEIGHTS = 0, KN_SET_STATS = 1, KN_SETS = 2 };
 typedef struct kn_weights kn_weights;
 enum { KN_WITH_GRAD = 1 };
 
-es_status kn_weights_new(kn_device *dev, const kn_params *p, unsigned flags, kn_weights **out, es_error *err) ES_MUST_CHECK;
+es_status kn_weights_new(kn_device *dev, const kn_params *p, unsigned flags, kn_weights **out,
+                         es_error *err) ES_MUST_CHECK;
 void kn_weights_destroy(kn_weights **w);
 const kn_params *kn_weights_params(const kn_weights *w);
 kn_device *kn_weights_device(const kn_weights *w);
@@ -75,9 +77,10 @@ void *kn_weights_shadow(kn_weights *w);  /* bf16 device pointer, flat, or NULL *
 es_status kn_weights_init(kn_weights *w, uint64_t seed, es_error *err) ES_MUST_CHECK;
 es_status kn_weights_zero_grads(kn_weights *w, es_error *err) ES_MUST_CHECK;
 es_status kn_weights_changed(kn_weights *w, es_error *err) ES_MUST_CHECK;
-es_status kn_weights_upload(kn_weights *w, const float *host, es_error *err) ES_MUST_CHECK;   /* whole flat buffer */
+es_status kn_weights_upload(kn_weights *w, const float *host, es_error *err) ES_MUST_CHECK; /* whole flat buffer */
 es_status kn_weights_download(kn_weights *w, float *host, es_error *err) ES_MUST_CHECK;
-es_status kn_weights_copy(kn_weights *to, kn_weights *from, es_error *err) ES_MUST_CHECK;      /* same kn_params, same device: snapshot and restore */
+es_status kn_weights_copy(kn_weights *to, kn_weights *from,
+                          es_error *err) ES_MUST_CHECK; /* same kn_params, same device: snapshot and restore */
 
 #ifdef __cplusplus
 }

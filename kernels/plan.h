@@ -39,7 +39,8 @@ typedef struct kn_binding {
 } kn_binding;
 
 /* *plan NULL: a new one; else its memory is reused. On failure *plan stays valid for destruction or reuse. */
-es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options *o, kn_plan **plan, es_error *err) ES_MUST_CHECK;
+es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options *o, kn_plan **plan,
+                       es_error *err) ES_MUST_CHECK;
 void kn_plan_destroy(kn_plan **plan);
 size_t kn_plan_workspace_bytes(const kn_plan *p); /* peak of activations and scratch */
 size_t kn_plan_steps(const kn_plan *p);           /* kernels that will run */

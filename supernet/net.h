@@ -26,9 +26,9 @@ const kn_params *sn_net_params(const sn_net *n); /* KN_SET_WEIGHTS */
 const kn_params *sn_net_stats(const sn_net *n);  /* KN_SET_STATS: mean and variance of every batch norm; may be empty */
 
 typedef enum sn_mode {
-    SN_TRAIN,     /* batch statistics, none kept; dropout and drop-path on where `regularise` */
+    SN_TRAIN, /* batch statistics, none kept; dropout and drop-path on where `regularise` */
     SN_CALIBRATE, /* batch statistics, blended into the stats set with the run's scalar SN_SCALAR_BLEND (1/n: cumulative average) */
-    SN_INFER,     /* statistics from the stats set */
+    SN_INFER,      /* statistics from the stats set */
     SN_BATCH_STATS /* evaluation with the statistics of the batch itself */
 } sn_mode;
 
@@ -37,16 +37,18 @@ enum { SN_IN_IMAGES = 0, SN_IN_LABELS = 1, SN_IN_TEACHER = 2, SN_SCALAR_BLEND = 
 typedef struct sn_lower_options {
     int batch;
     sn_mode mode;
-    bool regularise;   /* dropout and drop-path active (only the largest subnet, BigNAS) */
+    bool regularise;           /* dropout and drop-path active (only the largest subnet, BigNAS) */
     const uint8_t *unit_flags; /* SN_UNIT_*, one per unit (sn_net_units); NULL: all zero */
 } sn_lower_options;
 
 typedef struct sn_lowered {
-    kn_val images; /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution */
+    kn_val
+        images; /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution */
     kn_val logits; /* [batch, classes] */
 } sn_lowered;
 
-es_status sn_net_lower(const sn_net *n, const sr_arch *a, const sn_lower_options *o, kn_graph *g, sn_lowered *out, es_error *err) ES_MUST_CHECK;
+es_status sn_net_lower(const sn_net *n, const sr_arch *a, const sn_lower_options *o, kn_graph *g, sn_lowered *out,
+                       es_error *err) ES_MUST_CHECK;
 
 /* One line of `espalier explain`. */
 typedef struct sn_layer {
@@ -54,11 +56,17 @@ typedef struct sn_layer {
     kn_shape in, out; /* batch 1 */
     int64_t params, macs;
 } sn_layer;
-es_status sn_space_explain(const sn_space *sp, const sr_arch *a, sn_layer **layers, int *count, es_error *err) ES_MUST_CHECK; /* caller frees *layers */
+es_status sn_space_explain(const sn_space *sp, const sr_arch *a, sn_layer **layers, int *count,
+                           es_error *err) ES_MUST_CHECK; /* caller frees *layers */
 
 /* Every parameter slice that a subnet uses: for extraction, for touched-only reductions, for counting. */
-typedef struct sn_slice { int set; kn_param id; kn_box box; } sn_slice;
-es_status sn_net_slices(const sn_net *n, const sr_arch *a, sn_slice **slices, int *count, es_error *err) ES_MUST_CHECK; /* caller frees; each (id, box) once */
+typedef struct sn_slice {
+    int set;
+    kn_param id;
+    kn_box box;
+} sn_slice;
+es_status sn_net_slices(const sn_net *n, const sr_arch *a, sn_slice **slices, int *count,
+                        es_error *err) ES_MUST_CHECK; /* caller frees; each (id, box) once */
 
 /* The space with every choice fixed as in `a`: its only architecture. Its net's parameters have the same names and the slices' extents. */
 es_status sn_space_fix(const sn_space *sp, const sr_arch *a, sn_space **out, es_error *err) ES_MUST_CHECK;
@@ -88,12 +96,15 @@ typedef struct sn_block {
     int64_t params, macs;
     bool keeps_shape; /* may be left out */
 } sn_block;
-es_status sn_net_blocks(const sn_net *n, const sr_arch *a, sn_block **blocks, int *count, es_error *err) ES_MUST_CHECK; /* those `a` uses, in order; caller frees */
+es_status sn_net_blocks(const sn_net *n, const sr_arch *a, sn_block **blocks, int *count,
+                        es_error *err) ES_MUST_CHECK; /* those `a` uses, in order; caller frees */
 
 /* part[unit] = 0 .. parts - 1, -1 for a unit that `a` does not use. `at` (parts - 1 rising indices into sn_net_blocks: where parts 1, 2 ... begin) or NULL: so that the
  * dearest part is as cheap as possible. */
-es_status sn_net_cut(const sn_net *n, const sr_arch *a, int parts, const int *at, int *part, es_error *err) ES_MUST_CHECK;
+es_status sn_net_cut(const sn_net *n, const sr_arch *a, int parts, const int *at, int *part,
+                     es_error *err) ES_MUST_CHECK;
 /* The meta model keeps of every part the blocks that change the shape, or its first block where none does. */
-es_status sn_net_part_flags(const sn_net *n, const sr_arch *a, const int *part, int trained, uint8_t *flags, es_error *err) ES_MUST_CHECK;
+es_status sn_net_part_flags(const sn_net *n, const sr_arch *a, const int *part, int trained, uint8_t *flags,
+                            es_error *err) ES_MUST_CHECK;
 
 #endif

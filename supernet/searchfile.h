@@ -19,44 +19,70 @@ typedef enum sn_data_format { SN_DATA_IDX, SN_DATA_CIFAR, SN_DATA_NPY, SN_DATA_C
 
 typedef struct sn_data_config {
     sn_data_format format;
-    char train[SN_PATH_MAX]; /* IDX: prefix of "-images-idx3-ubyte[.gz]" and "-labels-idx1-ubyte[.gz]"; CIFAR: comma-separated files; NPY/NPZ, CSV: see docs */
+    char train
+        [SN_PATH_MAX]; /* IDX: prefix of "-images-idx3-ubyte[.gz]" and "-labels-idx1-ubyte[.gz]"; CIFAR: comma-separated files; NPY/NPZ, CSV: see docs */
     char test[SN_PATH_MAX];
-    int64_t validation;      /* samples held out of the training set, drawn by the seed */
-    int64_t limit;           /* 0: all; use only the first so many training samples */
+    int64_t validation; /* samples held out of the training set, drawn by the seed */
+    int64_t limit;      /* 0: all; use only the first so many training samples */
 } sn_data_config;
 
-typedef struct sn_augment_config { int pad_crop, cutout; bool flip, normalise; } sn_augment_config;
+typedef struct sn_augment_config {
+    int pad_crop, cutout;
+    bool flip, normalise;
+} sn_augment_config;
 
 /* Published table: `task: {kind: table, file: nas_bench_201.csv, architecture: arch, value: cifar10_test ...}` */
-typedef struct sn_table_config { char file[SN_PATH_MAX]; char key[64], value[64], report[64]; } sn_table_config;
+typedef struct sn_table_config {
+    char file[SN_PATH_MAX];
+    char key[64], value[64], report[64];
+} sn_table_config;
 
 typedef enum sn_method { SN_METHOD_SINGLE_PATH, SN_METHOD_SANDWICH, SN_METHOD_MODULES } sn_method;
 typedef enum sn_distill { SN_DISTILL_NONE, SN_DISTILL_KL, SN_DISTILL_ALPHA } sn_distill;
 
-typedef struct sn_modules_config { int parts; double epochs_meta, epochs_part, epochs_finetune; int cuts; int cut[16]; } sn_modules_config;
+typedef struct sn_modules_config {
+    int parts;
+    double epochs_meta, epochs_part, epochs_finetune;
+    int cuts;
+    int cut[16];
+} sn_modules_config;
 
 typedef struct sn_supernet_config {
     sn_method method;
-    int random_subnets;      /* sandwich: besides the largest and the smallest */
+    int random_subnets; /* sandwich: besides the largest and the smallest */
     sn_distill distill;
     double epochs;
     int batch;
     float smoothing;
     kn_optim_config optimizer;
-    kn_schedule schedule;    /* warm-up and total in steps are filled from epochs by sn_train_steps */
+    kn_schedule schedule; /* warm-up and total in steps are filled from epochs by sn_train_steps */
     double warmup_epochs;
-    double slice_seconds;    /* checkpoint at least this often (steps per slice are fixed from `slice_steps`, so that results do not depend on speed) */
+    double
+        slice_seconds; /* checkpoint at least this often (steps per slice are fixed from `slice_steps`, so that results do not depend on speed) */
     int64_t slice_steps;
-    int64_t calibration;     /* samples for batch-norm recalibration of each evaluated subnet, default 2048 */
+    int64_t calibration; /* samples for batch-norm recalibration of each evaluated subnet, default 2048 */
     sn_modules_config modules;
 } sn_supernet_config;
 
-typedef enum sn_measure { SN_MEASURE_ACCURACY, SN_MEASURE_PARAMS, SN_MEASURE_MACS, SN_MEASURE_ACTIVATION_BYTES, SN_MEASURE_LATENCY_MS, SN_MEASURES } sn_measure;
+typedef enum sn_measure {
+    SN_MEASURE_ACCURACY,
+    SN_MEASURE_PARAMS,
+    SN_MEASURE_MACS,
+    SN_MEASURE_ACTIVATION_BYTES,
+    SN_MEASURE_LATENCY_MS,
+    SN_MEASURES
+} sn_measure;
 const char *sn_measure_name(sn_measure m); /* "accuracy", "params", "macs", "activation_bytes", "latency_ms" */
 bool sn_measure_known(sn_measure m);       /* computed by the cost model, without training or measuring */
 
-typedef struct sn_objective { sn_measure measure; bool maximise; } sn_objective;
-typedef struct sn_limit { sn_measure measure; double min, max; } sn_limit;
+typedef struct sn_objective {
+    sn_measure measure;
+    bool maximise;
+} sn_objective;
+typedef struct sn_limit {
+    sn_measure measure;
+    double min, max;
+} sn_limit;
 
 typedef struct sn_search_file {
     char name[128];
@@ -82,7 +108,8 @@ typedef struct sn_search_file {
 } sn_search_file;
 
 es_status sn_search_file_load(const char *path, sn_search_file **out, es_error *err) ES_MUST_CHECK;
-es_status sn_search_file_parse(const char *name, const char *text, size_t n, const char *base_dir, sn_search_file **out, es_error *err) ES_MUST_CHECK;
+es_status sn_search_file_parse(const char *name, const char *text, size_t n, const char *base_dir, sn_search_file **out,
+                               es_error *err) ES_MUST_CHECK;
 void sn_search_file_destroy(sn_search_file **f);
 /* The sr_problem of a file: objectives, constraints, and the cost model as `costs` (params, macs, activation_bytes). Borrows f. */
 void sn_search_file_problem(const sn_search_file *f, sr_problem *out);

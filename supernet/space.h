@@ -17,8 +17,10 @@
 
 typedef struct sn_space sn_space;
 
-es_status sn_space_read(const es_yaml_node *node, sn_space **out, es_error *err) ES_MUST_CHECK; /* keeps nothing of the document */
-es_status sn_space_load(const char *path, sn_space **out, es_error *err) ES_MUST_CHECK;         /* a file whose root (or `space:` key) is a space */
+es_status sn_space_read(const es_yaml_node *node, sn_space **out,
+                        es_error *err) ES_MUST_CHECK; /* keeps nothing of the document */
+es_status sn_space_load(const char *path, sn_space **out,
+                        es_error *err) ES_MUST_CHECK; /* a file whose root (or `space:` key) is a space */
 void sn_space_destroy(sn_space **sp);
 
 const sr_space *sn_space_choices(const sn_space *sp);
@@ -35,9 +37,12 @@ typedef struct sn_cost {
 es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_error *err) ES_MUST_CHECK;
 
 /* What the client prints; each appends to `out`. */
-es_status sn_explain_print(const sn_space *sp, const sr_arch *a, es_str *out, es_error *err) ES_MUST_CHECK; /* a table of layers */
-es_status sn_explain_dot(const sn_space *sp, const sr_arch *a, es_str *out, es_error *err) ES_MUST_CHECK;   /* for Graphviz */
+es_status sn_explain_print(const sn_space *sp, const sr_arch *a, es_str *out,
+                           es_error *err) ES_MUST_CHECK; /* a table of layers */
+es_status sn_explain_dot(const sn_space *sp, const sr_arch *a, es_str *out,
+                         es_error *err) ES_MUST_CHECK; /* for Graphviz */
 /* "architecture,params,macs,activation_bytes", then one line per line of `archs` (n bytes; empty lines are skipped), in order; a bad line: "name:line". */
-es_status sn_cost_csv(const sn_space *sp, const char *name, const char *archs, size_t n, es_str *out, es_error *err) ES_MUST_CHECK;
+es_status sn_cost_csv(const sn_space *sp, const char *name, const char *archs, size_t n, es_str *out,
+                      es_error *err) ES_MUST_CHECK;
 
 #endif

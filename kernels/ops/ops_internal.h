@@ -14,16 +14,26 @@
 extern "C" {
 #endif
 
-#define X(NAME, name, ...)                                                                                                                  \
-    es_status kn_infer_##name(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err);                           \
-    void kn_grad_##name(kn_graph *g, const kn_node *n, const kn_val *d, const bool *need, kn_val *din);                                      \
-    void kn_expand_##name(kn_graph *g, const kn_node *n, kn_val *out);                                                                       \
+#define X(NAME, name, ...)                                                                                         \
+    es_status kn_infer_##name(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err); \
+    void kn_grad_##name(kn_graph *g, const kn_node *n, const kn_val *d, const bool *need, kn_val *din);            \
+    void kn_expand_##name(kn_graph *g, const kn_node *n, kn_val *out);                                             \
     es_status kn_ref_##name(const kn_call *c, es_error *err);
 KN_OPS(X)
 #undef X
 
 /* The numpy result shape of two shapes; ES_INVALID when they do not fit. */
 es_status kn_broadcast_shape(const kn_shape *a, const kn_shape *b, kn_shape *out, es_error *err);
+
+/* ES_INVALID when an input holds no real numbers. */
+static inline es_status kn_need_f32(const kn_graph *g, const kn_node *n, es_error *err)
+{
+    for (int i = 0; i < n->n_in; i++)
+        if (n->in[i] != KN_NONE && kn_dtype_of(g, n->in[i]) != KN_F32)
+            return es_fail(err, ES_INVALID, NULL, "input %d must be f32, not %s", i,
+                           kn_dtype_name(kn_dtype_of(g, n->in[i])));
+    return ES_OK;
+}
 
 /* Iteration over a shape in row order: for (kn_iter it = kn_iter_start(&shape); it.more; kn_iter_next(&it)) ... it.i[d] ... */
 typedef struct kn_iter {
@@ -61,7 +71,10 @@ static inline float kn_get(const kn_tensor *t, int64_t offset) { return ((const 
 static inline int32_t kn_get_i32(const kn_tensor *t, int64_t offset) { return ((const int32_t *)t->p)[offset]; }
 /* Index with explicit coordinates: kn_at2(t, i, j), kn_at4(t, n, h, w, c). */
 static inline int64_t kn_at2(const kn_tensor *t, int i, int j) { return t->stride[0] * i + t->stride[1] * j; }
-static inline int64_t kn_at3(const kn_tensor *t, int i, int j, int k) { return t->stride[0] * i + t->stride[1] * j + t->stride[2] * k; }
+static inline int64_t kn_at3(const kn_tensor *t, int i, int j, int k)
+{
+    return t->stride[0] * i + t->stride[1] * j + t->stride[2] * k;
+}
 static inline int64_t kn_at4(const kn_tensor *t, int i, int j, int k, int l)
 {
     return t->stride[0] * i + t->stride[1] * j + t->stride[2] * k + t->stride[3] * l;
