@@ -96,15 +96,14 @@ static bool next_record(parser *p)
 static es_status find_column(parser *p, const char *field, const char *name, int *out, es_error *err)
 {
     char known[300] = "";
+    size_t n = 0;
     for (int i = 0; i < p->cells; i++)
         if (strcmp(p->cell[i], name) == 0) {
             *out = i;
             return ES_OK;
         }
-    for (int i = 0; i < p->cells && strlen(known) + strlen(p->cell[i]) + 3 < sizeof known; i++) {
-        strcat(known, i ? ", " : "");
-        strcat(known, p->cell[i]);
-    }
+    for (int i = 0; i < p->cells && n + strlen(p->cell[i]) + 3 < sizeof known; i++)
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", p->cell[i]);
     return parse_fail(p, err, "no column \"%s\" (task.%s); there are %s", name, field, known);
 }
 

@@ -62,6 +62,8 @@ class Rules(unittest.TestCase):
     def test_banned(self):
         for name in ("strcpy", "strcat", "sprintf", "gets", "strtok", "atoi", "atof", "rand", "srand", "system", "alloca", "usleep"):
             self.refused("banned", "base/x.c:2", {"base/x.c": f"int y;\nint x = {name} (z);\n"})
+            if name == "system":
+                continue
             self.refused("banned", "tests/base/test_x.c:1", {"tests/base/test_x.c": f"int x = {name}(z);\n"})
         self.passes({"base/x.c": '/* strcpy(a) */ // atoi(b)\nchar *s = "system(x)"; int a = my_rand(1) + r.rand(2) + p->rand(3);\n'})
 
