@@ -27,6 +27,7 @@ typedef struct kn_device_vt {
     es_status (*sync)(kn_device *d, es_error *err);
     /* bf16 shadow of fp32 weights. NULL: the backend keeps none. */
     es_status (*shadow)(kn_device *d, void *to_bf16, const float *from, int64_t count, es_error *err);
+    const struct kn_optim_kernels *optim; /* the optimisers' passes (optim_internal.h); NULL: those for host memory */
 
     /* Making a plan, all optional (NULL). `fuse` rewrites the work graph before the generic fusions; `store` chooses storage types of values
      * (plan_internal.h) for KN_PRECISION_BF16, which is refused where it is NULL; `begin` runs at the start of each kn_run: it puts the run's scalars
