@@ -15,13 +15,6 @@
 static const double LOG_FLOOR =
     -1e30; /* stands for log 0 of a logit of minus infinity: finite, so differences stay finite */
 
-kn_val kn_alpha_divergence(kn_graph *g, kn_val logits, kn_val teacher_logits, float alpha_minus, float alpha_plus,
-                           float clip)
-{
-    return KN_EMIT(g, ALPHA_DIVERGENCE, &((kn_attr){.alpha = alpha_minus, .beta = alpha_plus, .clip = clip}), logits,
-                   teacher_logits);
-}
-
 es_status kn_infer_alpha_divergence(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

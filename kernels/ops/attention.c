@@ -6,11 +6,6 @@
 #include "kernels/ops/loss.h"
 #include "kernels/ops/ref.h"
 
-kn_val kn_attention(kn_graph *g, kn_val q, kn_val k, kn_val v, float scale, bool causal)
-{
-    return KN_EMIT(g, ATTENTION, &((kn_attr){.alpha = scale, .causal = causal}), q, k, v);
-}
-
 static es_status check(const kn_node *n, const kn_shape *q, const kn_shape *k, const kn_shape *v, es_error *err)
 {
     bool ranks = q->rank == 4 && k->rank == 4 && v->rank == 4;

@@ -2,14 +2,6 @@
 #include "kernels/ops/ref.h"
 #include "kernels/ops/window.h"
 
-kn_val kn_avg_pool(kn_graph *g, kn_val x, int kernel, int stride, int pad, bool count_pad)
-{
-    return KN_EMIT(g, AVG_POOL, &((kn_attr){.kernel = kernel, .stride = stride, .pad = pad, .count_pad = count_pad}),
-                   x);
-}
-
-kn_val kn_global_avg_pool(kn_graph *g, kn_val x) { return kn_reduce_mean(g, x, 1u << 1 | 1u << 2); }
-
 es_status kn_infer_avg_pool(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

@@ -7,12 +7,6 @@
 #include "kernels/ops/norm.h"
 #include "kernels/ops/ref.h"
 
-kn_bn kn_batch_norm(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, float eps, kn_act act)
-{
-    kn_val y = KN_EMIT(g, BATCH_NORM, &((kn_attr){.eps = eps, .act = act}), x, gamma, beta);
-    return (kn_bn){y, y ? y + 1 : KN_NONE, y ? y + 2 : KN_NONE};
-}
-
 es_status kn_norm_check(const kn_graph *g, const kn_node *n, int x, int vectors, es_error *err)
 {
     const kn_shape *s = kn_in_shape(g, n, x);

@@ -5,12 +5,6 @@
 #include "kernels/ops/norm.h"
 #include "kernels/ops/ref.h"
 
-kn_val kn_batch_norm_infer(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, kn_val mean, kn_val var, float eps,
-                           kn_act act)
-{
-    return KN_EMIT(g, BATCH_NORM_INFER, &((kn_attr){.eps = eps, .act = act}), x, gamma, beta, mean, var);
-}
-
 es_status kn_infer_batch_norm_infer(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

@@ -6,11 +6,6 @@
 #include "kernels/ops/ref.h"
 #include "kernels/ops/window.h"
 
-kn_val kn_conv2d(kn_graph *g, kn_val x, kn_val w, int stride, int pad, int groups, int dilation)
-{
-    return KN_EMIT(g, CONV2D, &((kn_attr){.stride = stride, .pad = pad, .groups = groups, .dilation = dilation}), x, w);
-}
-
 /* The attributes that all three share, with the sizes that this one needs. */
 static kn_attr conv_attr(const kn_node *n, int h, int w, int kh, int kw)
 {

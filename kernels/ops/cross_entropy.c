@@ -6,20 +6,6 @@
 #include "kernels/ops/loss.h"
 #include "kernels/ops/ref.h"
 
-kn_val kn_cross_entropy(kn_graph *g, kn_val logits, kn_val labels, float smoothing)
-{
-    return KN_EMIT(g, CROSS_ENTROPY, &(kn_attr){.alpha = smoothing}, logits, labels);
-}
-
-kn_val kn_soft_cross_entropy(kn_graph *g, kn_val logits, kn_val probs)
-{
-    return KN_EMIT(g, SOFT_CROSS_ENTROPY, &(kn_attr){0}, logits, probs);
-}
-kn_val kn_correct(kn_graph *g, kn_val logits, kn_val labels)
-{
-    return KN_EMIT(g, CORRECT, &(kn_attr){0}, logits, labels);
-}
-
 /* Shapes. */
 
 kn_shape kn_shape_leading(const kn_shape *s) { return kn_shape_make(s->rank - 1, s->d); }

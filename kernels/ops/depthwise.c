@@ -16,11 +16,6 @@ static kn_val emit(kn_graph *g, kn_op op, const kn_node *n, kn_val p, kn_val q, 
     return kn_emit(g, op, &a, (kn_val[]){p, q}, 2);
 }
 
-kn_val kn_depthwise(kn_graph *g, kn_val x, kn_val w, int stride, int pad, int dilation)
-{
-    return KN_EMIT(g, DEPTHWISE, &((kn_attr){.stride = stride, .pad = pad, .dilation = dilation}), x, w);
-}
-
 /* The size oh x ow that an image h x w of c channels has after a kernel kh x kw; both operands have c channels, the weight has rank 3. */
 static es_status check(const kn_graph *g, const kn_node *n, int rank, kn_shape image, kn_shape kernel, kn_shape *y,
                        es_error *err)

@@ -3,26 +3,6 @@
 #include "base/rng.h"
 #include "kernels/ops/ref.h"
 
-static kn_val dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index, uint32_t axes)
-{
-    if (rate == 0.0f)
-        return a;
-    return KN_EMIT(g, DROPOUT, &((kn_attr){.rate = rate, .use_index = use_index, .axes = axes}), a);
-}
-
-kn_val kn_dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index, bool per_channel)
-{
-    int rank = kn_shape_of(g, a).rank;
-    uint32_t spatial = rank > 2 ? (1u << (rank - 1)) - 2 : 0; /* all but the first and the last */
-    return dropout(g, a, rate, use_index, per_channel ? spatial : 0);
-}
-
-kn_val kn_drop_path(kn_graph *g, kn_val a, float rate, uint32_t use_index)
-{
-    int rank = kn_shape_of(g, a).rank;
-    return dropout(g, a, rate, use_index, rank > 1 ? (1u << rank) - 2 : 0);
-}
-
 es_status kn_infer_dropout(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

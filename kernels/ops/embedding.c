@@ -1,11 +1,6 @@
 /* Rows of a table picked by index, and the gradient: rows summed back into the table. */
 #include "kernels/ops/ref.h"
 
-kn_val kn_embedding(kn_graph *g, kn_val indices, kn_val table)
-{
-    return KN_EMIT(g, EMBEDDING, &(kn_attr){0}, indices, table);
-}
-
 es_status kn_infer_embedding(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     const kn_shape *indices = kn_in_shape(g, n, 0), *table = kn_in_shape(g, n, 1);

@@ -5,11 +5,6 @@
 #include "kernels/ops/norm.h"
 #include "kernels/ops/ref.h"
 
-kn_val kn_layer_norm(kn_graph *g, kn_val x, kn_val gamma, kn_val beta, float eps)
-{
-    return KN_EMIT(g, LAYER_NORM, &(kn_attr){.eps = eps}, x, gamma, beta);
-}
-
 es_status kn_infer_layer_norm(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

@@ -5,11 +5,6 @@
 #include "kernels/ops/ref.h"
 #include "kernels/ops/window.h"
 
-kn_val kn_max_pool(kn_graph *g, kn_val x, int kernel, int stride, int pad)
-{
-    return KN_EMIT(g, MAX_POOL, &((kn_attr){.kernel = kernel, .stride = stride, .pad = pad}), x);
-}
-
 es_status kn_infer_max_pool(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)dtype;

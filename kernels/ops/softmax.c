@@ -11,8 +11,6 @@ kn_val kn_softmax_masked(kn_graph *g, kn_val x, bool causal)
 {
     return KN_EMIT(g, SOFTMAX, &(kn_attr){.causal = causal}, x);
 }
-kn_val kn_softmax(kn_graph *g, kn_val x) { return kn_softmax_masked(g, x, false); }
-kn_val kn_log_softmax(kn_graph *g, kn_val x) { return KN_EMIT(g, LOG_SOFTMAX, &(kn_attr){0}, x); }
 kn_val kn_softmax_back(kn_graph *g, kn_val d, kn_val y) { return KN_EMIT(g, SOFTMAX_GRAD, &(kn_attr){0}, d, y); }
 
 es_status kn_infer_softmax(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)

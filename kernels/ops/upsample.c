@@ -1,8 +1,6 @@
 /* Nearest-neighbour upsampling by a whole factor, NHWC, and its adjoint: the sum over each block. */
 #include "kernels/ops/ref.h"
 
-kn_val kn_upsample(kn_graph *g, kn_val x, int factor) { return KN_EMIT(g, UPSAMPLE, &(kn_attr){.kernel = factor}, x); }
-
 es_status kn_infer_upsample(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     const kn_shape *x = kn_in_shape(g, n, 0);
