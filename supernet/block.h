@@ -1,0 +1,10 @@
+/* block.h - the kinds of blocks. Each is one file block_<name>.c; walk.h says what a kind is. */
+#ifndef SN_BLOCK_H
+#define SN_BLOCK_H
+
+#include "supernet/walk.h"
+
+extern const sn_block_kind sn_block_conv, sn_block_mbconv, sn_block_residual, sn_block_bottleneck, sn_block_dense,
+    sn_block_cell, sn_block_pool, sn_block_dropout, sn_block_head;
+
+#endif
