@@ -69,7 +69,7 @@ START_TEST(nas_bench_201)
             sn_cost cost = cost_of(sp, a, c.column[1]);
             char mflops[32];
             snprintf(mflops, sizeof mflops, "%.5f", (double)cost.macs / 1e6);
-            ck_assert_msg(cost.params == atoll(c.column[8]) && strcmp(mflops, c.column[9]) == 0,
+            ck_assert_msg(cost.params == strtoll(c.column[8], NULL, 10) && strcmp(mflops, c.column[9]) == 0,
                           "%s: %" PRId64 " params, %s MFLOPs; published %s, %s", c.column[1], cost.params, mflops,
                           c.column[8], c.column[9]);
             if (rows % 101 == 0) { /* the notation writes what it reads */
@@ -102,7 +102,7 @@ START_TEST(once_for_all)
             char text[128];
             snprintf(text, sizeof text, "%s,%s,%s,%s", c.column[0], c.column[1], c.column[2], c.column[3]);
             sn_cost cost = cost_of(sp, a, text);
-            ck_assert_msg(cost.params == atoll(c.column[4]) && cost.macs == atoll(c.column[5]),
+            ck_assert_msg(cost.params == strtoll(c.column[4], NULL, 10) && cost.macs == strtoll(c.column[5], NULL, 10),
                           "%s: %" PRId64 " params, %" PRId64 " macs; published %s, %s", text, cost.params, cost.macs,
                           c.column[4], c.column[5]);
         }
@@ -126,7 +126,7 @@ START_TEST(attentivenas)
             snprintf(text, sizeof text, "%s,%s,%s,%s,%s", c.column[1], c.column[2], c.column[3], c.column[4],
                      c.column[5]);
             sn_cost cost = cost_of(sp, a, text);
-            ck_assert_int_eq((cost.macs + 500000) / 1000000, atoll(c.column[6]));
+            ck_assert_int_eq((cost.macs + 500000) / 1000000, strtoll(c.column[6], NULL, 10));
             char *back = sn_arch_format(sp, a);
             ck_assert_str_eq(back, text);
             free(back);
@@ -151,7 +151,7 @@ START_TEST(entangled_cell)
             char text[256];
             snprintf(text, sizeof text, "%s,%s,%s,%s,%s,%s", c.column[3], c.column[4], c.column[5], c.column[0],
                      c.column[1], c.column[2]);
-            ck_assert_int_eq(cost_of(sp, a, text).params, atoll(c.column[8]));
+            ck_assert_int_eq(cost_of(sp, a, text).params, strtoll(c.column[8], NULL, 10));
         }
         ck_assert_int_eq(rows, 4096);
         free(c.data);
@@ -173,7 +173,7 @@ START_TEST(entangled_conv)
             int v[8];
             char text[64];
             for (int i = 0; i < 8; i++)
-                v[i] = atoi(c.column[i]);
+                v[i] = (int)strtol(c.column[i], NULL, 10);
             snprintf(text, sizeof text, "%d,%d,%d,%d,%d,%d,%d,%d", v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
             int64_t params = 9216 * 256 + 256 + 256 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10,
                     macs = 9216 * 256 + 256 * 128 + 128 * 64 + 640;
