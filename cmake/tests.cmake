@@ -8,7 +8,7 @@ set(es_test_env "ESPALIER_SOURCE=${CMAKE_SOURCE_DIR}" "ESPALIER_BUILD=${CMAKE_BI
     "OMP_WAIT_POLICY=passive")
 if(ESPALIER_SANITIZE STREQUAL thread)
     # The OpenMP runtime is not built for the thread sanitizer, which would report its own barriers; our own threads are what is checked.
-    list(APPEND es_test_env "OMP_NUM_THREADS=1" "OPENBLAS_NUM_THREADS=1" "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+    list(APPEND es_test_env "OMP_NUM_THREADS=1" "OPENBLAS_NUM_THREADS=1" "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
 endif()
 
 function(espalier_test folder file label)
