@@ -1,0 +1,54 @@
+/* compute.h - the thread that does the work, and the mailbox between it and the control thread.
+ *
+ *     wk_compute *c; wk_compute_start(&options, &c, err);       // opens the device first: a device that is not there is said at once
+ *     wk_compute_give(c, granted);                              // a job, done in the order given
+ *     zmq_poll(... wk_compute_fd(c) ...);                       // readable when a job ended
+ *     while ((f = wk_compute_take(c))) send(f);                 // caller owns: wk_finish_free
+ *     wk_compute_stop(c, job, attempt, WK_PREEMPT);             // soon: it ends with what is done so far
+ *     wk_compute_end(&c);
+ *
+ * Every function may be called from the control thread only; none waits for work.
+ */
+#ifndef WK_COMPUTE_H
+#define WK_COMPUTE_H
+
+#include "worker/cache.h"
+#include "worker/job.h"
+
+typedef struct wk_compute wk_compute;
+
+typedef struct wk_compute_options {
+    kn_device *dev; /* borrowed; used by the compute thread alone from here on */
+    wk_cache *cache; /* borrowed; may be NULL */
+    int sessions;
+} wk_compute_options;
+
+typedef struct wk_finish {
+    struct wk_finish *next;
+    uint64_t job;
+    uint32_t attempt;
+    Espalier__Wire__Outcome outcome;
+    dm_bytes result;
+    es_error error;
+    char *log;
+    int64_t sent_ms; /* the control thread's */
+} wk_finish;
+void wk_finish_free(wk_finish *f);
+
+typedef struct wk_progress {
+    uint64_t job, step, steps;
+    uint32_t attempt;
+    double loss, per_second;
+} wk_progress;
+
+es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_error *err) ES_MUST_CHECK;
+void wk_compute_end(wk_compute **c); /* cancels what is left and waits for the thread */
+void wk_compute_data_endpoint(wk_compute *c, const char *endpoint);
+void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g);
+int wk_compute_fd(const wk_compute *c);
+wk_finish *wk_compute_take(wk_compute *c);
+int wk_compute_jobs(wk_compute *c, wk_progress *out, int max); /* running and waiting ones; returns how many there are */
+void wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how);
+void wk_compute_stop_all(wk_compute *c, wk_stop how);
+
+#endif

@@ -1,0 +1,40 @@
+#include "worker/job.h"
+
+static const wk_job_kind kinds[] = {
+    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET, "train.supernet", wk_run_train_supernet},
+    {ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS, "eval.subnets", wk_run_eval_subnets},
+    {ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY, "measure.latency", wk_run_measure_latency},
+    {ESPALIER__WIRE__JOB_KIND__JOB_EXPORT, "export", wk_run_export},
+    {ESPALIER__WIRE__JOB_KIND__JOB_NOOP, "noop", wk_run_noop},
+};
+
+const wk_job_kind *wk_job_kinds(int *count)
+{
+    *count = (int)(sizeof kinds / sizeof kinds[0]);
+    return kinds;
+}
+
+const wk_job_kind *wk_job_find(Espalier__Wire__JobKind kind)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (kinds[i].kind == kind)
+            return &kinds[i];
+    return NULL;
+}
+
+es_status wk_job_session(wk_job *j, const char *weights, wk_session **out, es_error *err)
+{
+    wk_session *s;
+    ES_RETURN(wk_session_get(j->sessions, j->spec->search_text, &s, err));
+    ES_RETURN(wk_session_load(j->sessions, s, j->data, weights, &j->transfer, err));
+    *out = s;
+    return ES_OK;
+}
+
+es_status wk_job_put(wk_job *j, const sn_version *v, char **id, es_error *err)
+{
+    char hex[ES_HASH_HEX];
+    ES_RETURN(dm_weights_put(j->data, v, &j->transfer, hex, err));
+    *id = es_arena_strdup(j->arena, hex);
+    return ES_OK;
+}

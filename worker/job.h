@@ -1,0 +1,57 @@
+/* job.h - the table of job kinds, and what a job may use while it runs.
+ *
+ * To add a job kind: one file job_<name>.c with an `es_status run(wk_job *j, dm_job_result *r, es_error *err)`, one line in the table in job.c (and the kind's number in
+ * schemas/wire.proto, where the coordinator makes such jobs).
+ *
+ * A run function fills in the result; what the result points to comes from j->arena. It asks wk_job_stopping between steps and returns soon when that is not
+ * WK_GO: with ES_CANCELLED when there is nothing to hand back, or with ES_OK and j->partial set when the result holds the work done so far.
+ */
+#ifndef WK_JOB_H
+#define WK_JOB_H
+
+#include "base/arena.h"
+#include "daemon/wire_weights.h"
+#include "kernels/device.h"
+#include "worker/session.h"
+
+typedef enum wk_stop { WK_GO, WK_PREEMPT, WK_CANCEL } wk_stop;
+
+typedef struct wk_job wk_job;
+struct wk_job {
+    uint64_t id, search;
+    uint32_t attempt;
+    const dm_job_spec *spec;
+    kn_device *dev;
+    wk_sessions *sessions;
+    dm_peer *data; /* the weights endpoint */
+    dm_transfer_options transfer;
+    es_arena *arena;
+    bool partial; /* set by run: stopped early, and the result is good as far as it goes */
+    void *ctx;
+    wk_stop (*stop)(void *ctx);
+    void (*tell)(void *ctx, uint64_t step, uint64_t steps, double loss, double per_second);
+};
+
+typedef struct wk_job_kind {
+    Espalier__Wire__JobKind kind;
+    const char *name;
+    es_status (*run)(wk_job *j, dm_job_result *r, es_error *err);
+} wk_job_kind;
+
+const wk_job_kind *wk_job_kinds(int *count);
+const wk_job_kind *wk_job_find(Espalier__Wire__JobKind kind); /* NULL when this worker does not know it */
+
+static inline wk_stop wk_job_stopping(wk_job *j) { return j->stop(j->ctx); }
+
+/* The session of j's search with its trainer holding the weights version `weights` ("": as initialised). */
+es_status wk_job_session(wk_job *j, const char *weights, wk_session **out, es_error *err) ES_MUST_CHECK;
+/* Sends a version to the store; its id lives in j->arena. */
+es_status wk_job_put(wk_job *j, const sn_version *v, char **id, es_error *err) ES_MUST_CHECK;
+
+es_status wk_run_train_supernet(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_eval_subnets(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_export(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_noop(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+
+#endif

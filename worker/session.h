@@ -1,0 +1,32 @@
+/* session.h - what a worker keeps between jobs of one search: the parsed search file and a trainer with weights in it.
+ *
+ *     wk_session *s; wk_session_get(all, search_text, &s, err);                    // parsed once, data set opened once
+ *     wk_session_load(all, s, data_peer, "9f3c...", &transfer, err);              // fetches and loads only when the trainer holds another version
+ *     sn_trainer_run(s->trainer, ...); s->weights[0] = WK_UNKNOWN; ...; wk_session_holds(s, id);
+ *
+ * Bounded: at most `max` sessions, the least recently used one goes. Belongs to the compute thread.
+ */
+#ifndef WK_SESSION_H
+#define WK_SESSION_H
+
+#include "daemon/wire_weights.h"
+#include "supernet/train.h"
+
+typedef struct wk_session {
+    es_hash key; /* of the search's text */
+    sn_search_file *file;
+    sn_trainer *trainer;       /* NULL until weights are needed */
+    char weights[ES_HASH_HEX]; /* the version in the trainer; "" as initialised; "?" unknown */
+    uint64_t used;
+} wk_session;
+
+typedef struct wk_sessions wk_sessions;
+wk_sessions *wk_sessions_new(kn_device *dev, int max); /* borrows dev */
+void wk_sessions_destroy(wk_sessions **all);
+es_status wk_session_get(wk_sessions *all, const char *search_text, wk_session **out, es_error *err) ES_MUST_CHECK;
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights, const dm_transfer_options *t,
+                          es_error *err) ES_MUST_CHECK;
+void wk_session_dirty(wk_session *s); /* the trainer is about to leave its version */
+void wk_session_holds(wk_session *s, const char *weights);
+
+#endif
