@@ -23,7 +23,7 @@ typedef struct task {
     Espalier__Wire__JobKind kind;
     uint8_t *spec;
     size_t spec_n;
-    _Atomic int stop; /* wk_stop */
+    _Atomic int stop;     /* wk_stop */
     wk_progress progress; /* under the lock */
 } task;
 
@@ -114,7 +114,8 @@ static es_status run_task(wk_compute *c, task *t, const dm_job_spec *spec, es_ar
     dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
     if (task_stop(t) != WK_GO)
         return es_fail(err, ES_CANCELLED, NULL, "stopped before it began");
-    es_log(ES_LOG_INFO, "job begins job=%" PRIu64 " attempt=%u search=%" PRIu64 " kind=%s", t->job, t->attempt, t->search, kind->name);
+    es_log(ES_LOG_INFO, "job begins job=%" PRIu64 " attempt=%u search=%" PRIu64 " kind=%s", t->job, t->attempt,
+           t->search, kind->name);
     ES_RETURN(kind->run(&j, &r, err));
     ES_RETURN(dm_encode(&r.base, RESULT_MAX, &f->result, err));
     f->outcome = j.partial ? ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED : ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
@@ -145,8 +146,8 @@ static wk_finish *do_task(wk_compute *c, task *t)
             f->log = wk_loglines_take();
         }
     }
-    es_log(ES_LOG_INFO, "job ends job=%" PRIu64 " attempt=%u outcome=%d ms=%" PRId64, t->job, t->attempt, (int)f->outcome,
-           es_clock_mono_ms(es_clock_system()) - began);
+    es_log(ES_LOG_INFO, "job ends job=%" PRIu64 " attempt=%u outcome=%d ms=%" PRId64, t->job, t->attempt,
+           (int)f->outcome, es_clock_mono_ms(es_clock_system()) - began);
     dm_message_free(&spec);
     es_arena_destroy(&arena);
     return f;

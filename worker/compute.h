@@ -18,7 +18,7 @@
 typedef struct wk_compute wk_compute;
 
 typedef struct wk_compute_options {
-    kn_device *dev; /* borrowed; used by the compute thread alone from here on */
+    kn_device *dev;  /* borrowed; used by the compute thread alone from here on */
     wk_cache *cache; /* borrowed; may be NULL */
     int sessions;
 } wk_compute_options;
@@ -47,7 +47,8 @@ void wk_compute_data_endpoint(wk_compute *c, const char *endpoint);
 void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g);
 int wk_compute_fd(const wk_compute *c);
 wk_finish *wk_compute_take(wk_compute *c);
-int wk_compute_jobs(wk_compute *c, wk_progress *out, int max); /* running and waiting ones; returns how many there are */
+int wk_compute_jobs(wk_compute *c, wk_progress *out,
+                    int max); /* running and waiting ones; returns how many there are */
 void wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how);
 void wk_compute_stop_all(wk_compute *c, wk_stop how);
 

@@ -23,7 +23,7 @@ es_status wk_run_eval_subnets(wk_job *j, dm_job_result *r, es_error *err)
     es_status s = ES_OK;
     sr_arch *arch = NULL;
     wk_session *session;
-    sn_split split;
+    sn_split split = SN_VALIDATION_SPLIT;
     size_t n = j->spec->n_architectures;
     es_clock *clock = es_clock_system();
     ES_GOTO(parse_split(j->spec->split, &split, err));

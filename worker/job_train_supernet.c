@@ -18,8 +18,9 @@ es_status wk_run_train_supernet(wk_job *j, dm_job_result *r, es_error *err)
     sn_version *made = NULL;
     ES_GOTO(wk_job_session(j, j->spec->weights, &session, err));
     if (sn_trainer_step(session->trainer) != j->spec->step) {
-        s = es_fail(err, ES_CORRUPT, j->spec->weights, "the weights are at step %" PRIu64 ", the job begins at step %" PRIu64,
-                         sn_trainer_step(session->trainer), j->spec->step);
+        s = es_fail(err, ES_CORRUPT, j->spec->weights,
+                    "the weights are at step %" PRIu64 ", the job begins at step %" PRIu64,
+                    sn_trainer_step(session->trainer), j->spec->step);
         goto fail;
     }
     sn_hooks hooks = {.ctx = j, .stop = should_stop, .progress = on_progress};

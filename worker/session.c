@@ -79,8 +79,8 @@ void wk_session_dirty(wk_session *s) { snprintf(s->weights, sizeof s->weights, "
 
 void wk_session_holds(wk_session *s, const char *weights) { snprintf(s->weights, sizeof s->weights, "%s", weights); }
 
-es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights, const dm_transfer_options *t,
-                          es_error *err)
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights,
+                          const dm_transfer_options *t, es_error *err)
 {
     if (s->trainer && !strcmp(s->weights, weights))
         return ES_OK;

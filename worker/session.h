@@ -24,8 +24,8 @@ typedef struct wk_sessions wk_sessions;
 wk_sessions *wk_sessions_new(kn_device *dev, int max); /* borrows dev */
 void wk_sessions_destroy(wk_sessions **all);
 es_status wk_session_get(wk_sessions *all, const char *search_text, wk_session **out, es_error *err) ES_MUST_CHECK;
-es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights, const dm_transfer_options *t,
-                          es_error *err) ES_MUST_CHECK;
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights,
+                          const dm_transfer_options *t, es_error *err) ES_MUST_CHECK;
 void wk_session_dirty(wk_session *s); /* the trainer is about to leave its version */
 void wk_session_holds(wk_session *s, const char *weights);
 

@@ -1,0 +1,34 @@
+/* worker.h - espalier-worker as a library: connect, ask for work, do it, hand it in, until told to stop.
+ *
+ *     wk_options o = wk_options_default(); o.endpoint = "tcp://head:5700";
+ *     s = wk_run(&o, signal_fd, err);
+ *
+ * Two threads. The control thread (control.c) owns the connection to the coordinator and never computes: heartbeats leave in time whatever a job does. The
+ * compute thread (compute.c) owns the device and the weights connection. Between the two: a mailbox.
+ *
+ * A result is offered until the coordinator says accepted or stale, through any number of its deaths. SIGTERM or SIGINT: the running job stops at its next step,
+ * hands back what it has, and the worker leaves with a Goodbye (exit 0); a second signal, or WK_DRAIN_MS without a coordinator, ends it at once.
+ */
+#ifndef WK_WORKER_H
+#define WK_WORKER_H
+
+#include "base/status.h"
+
+enum { WK_DRAIN_MS = 15000 };
+
+typedef struct wk_options {
+    const char *endpoint;
+    const char *device; /* kn_device_open */
+    const char *name;   /* NULL: host:pid:device */
+    const char *cache;  /* directory for weights chunks; NULL: none */
+    uint64_t cache_bytes;
+    int slots;    /* jobs held at once: 1 for real work */
+    int sessions; /* searches whose trainer stays in memory */
+} wk_options;
+
+wk_options wk_options_default(void);
+
+/* Returns ES_OK after a clean stop. `signals`: a signalfd that is readable when the worker shall stop. */
+es_status wk_run(const wk_options *o, int signals, es_error *err) ES_MUST_CHECK;
+
+#endif
