@@ -148,7 +148,9 @@ static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
     }
     close(fd);
     if (done < n || renameat(c->dir, part, c->dir, name) != 0) {
-        es_log(ES_LOG_WARN, "chunk not kept in the cache: %s", strerror(errno));
+        es_error why;
+        (void)es_fail_errno(&why, name, "chunk not kept in the cache");
+        es_log_error(ES_LOG_WARN, "cache", &why);
         unlinkat(c->dir, part, 0);
         return;
     }
