@@ -358,6 +358,8 @@ es_status sn_walk_run(sn_walk *w, es_error *err)
         w->frozen = flags & SN_UNIT_FROZEN;
         x = flags & SN_UNIT_SKIP ? skip_unit(w, u, x) : walk_unit(w, u, x);
     }
+    if (w->status != ES_OK)
+        return w->status; /* w->unit says where */
     sn_op out = {.kind = SN_OP_OUTPUT, .name = "logits", .slot = -1, .n = 1, .x = {x}};
     w->unit = NULL;
     w->kind = 0;

@@ -1,0 +1,25 @@
+/* net_internal.h - the parameter table of a net by slot: what turns an abstract layer into parameter slices without a look-up by name. Internal to supernet/. */
+#ifndef SN_NET_INTERNAL_H
+#define SN_NET_INTERNAL_H
+
+#include "supernet/walk.h"
+
+enum { SN_OP_SLICES_MAX = 4 };
+
+/* Of one slot. Parameters that the layer does not have are -1. */
+typedef struct sn_slot {
+    kn_param weight, bias, gamma, beta, mean, var;
+    int k; /* the largest kernel: smaller ones are its centre */
+} sn_slot;
+
+struct sn_net {
+    const sn_space *space;
+    kn_params *params, *stats;
+    sn_slot *slot;
+    int *unit_of[KN_SETS]; /* by parameter */
+};
+
+/* The parameter slices of one layer: weight; or bias; or gamma, beta (when affine), mean, var. Returns how many. */
+int sn_net_op_slices(const sn_net *n, const sn_op *op, sn_slice out[SN_OP_SLICES_MAX]);
+
+#endif
