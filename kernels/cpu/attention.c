@@ -1,0 +1,157 @@
+/* Attention, one head of one sample per piece, queries in blocks: scores of a block stay in cache, and only their log sum is kept for the gradient. */
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/product.h"
+
+#include <math.h>
+
+enum { QUERIES = 32 };
+
+typedef struct heads {
+    int64_t count, tq, tk, d, dv;
+} heads;
+
+static heads heads_of(const kn_tensor *q, const kn_tensor *v)
+{
+    return (heads){(int64_t)q->shape.d[0] * q->shape.d[1], q->shape.d[2], v->shape.d[2], q->shape.d[3], v->shape.d[3]};
+}
+
+/* Keys that query i sees; the diagonal ends at the bottom right. */
+static int64_t seen_by(const kn_call *c, const heads *h, int64_t i)
+{
+    return c->a->causal ? KN_MAX(0, KN_MIN(h->tk, i + h->tk - h->tq + 1)) : h->tk;
+}
+
+/* p[rows][tk] = scale q k^T of queries [from, from + rows), with k transposed as kt[d][ldt]. */
+static void scores(const kn_call *c, const heads *h, const float *q, const float *kt, int64_t ldt, int64_t from,
+                   int64_t rows, float *p)
+{
+    kn_cpu_gemm((int)rows, (int)h->tk, (int)h->d, q + from * h->d, h->d, 1, kt, ldt, p, h->tk, false);
+    for (int64_t i = 0; i < rows * h->tk; i++)
+        p[i] *= c->a->alpha;
+}
+
+/* p = exp(p - lse) over what is seen, 0 behind. */
+static void probabilities(float *p, int64_t seen, int64_t tk, float lse)
+{
+    for (int64_t i = 0; i < seen; i += KN_LANES) {
+        int n = (int)KN_MIN(KN_LANES, seen - i);
+        kn_vec_store_n(p + i, kn_vec_exp(kn_vec_load_n(p + i, n) - lse), n);
+    }
+    for (int64_t i = seen; i < tk; i++)
+        p[i] = 0.0f;
+}
+
+static float log_sum(const float *p, int64_t n)
+{
+    float most = -INFINITY;
+    kn_vec sum = {};
+    for (int64_t i = 0; i < n; i++)
+        most = p[i] > most ? p[i] : most;
+    for (int64_t i = 0; i < n; i += KN_LANES) {
+        int lanes = (int)KN_MIN(KN_LANES, n - i);
+        float e[KN_LANES] = {0};
+        kn_vec_store_n(e, kn_vec_exp(kn_vec_load_n(p + i, lanes) - most), lanes);
+        sum += kn_vec_load(e);
+    }
+    return most + logf(kn_vec_sum(sum));
+}
+
+static size_t forward_bytes(const heads *h)
+{
+    return kn_align(sizeof(float) * (size_t)(h->d * kn_cpu_padded(h->tk) + QUERIES * h->tk));
+}
+
+size_t kn_cpu_attention_scratch(const kn_call *c)
+{
+    heads h = heads_of(&c->in[0], &c->in[2]);
+    return (size_t)kn_cpu_threads(c) * forward_bytes(&h);
+}
+
+es_status kn_cpu_attention(const kn_call *c, es_error *err)
+{
+    (void)err;
+    heads h = heads_of(&c->in[0], &c->in[2]);
+    const size_t bytes = forward_bytes(&h);
+    KN_CPU_FOR(c, i, h.count)
+    {
+        const float *q = kn_f(&c->in[0]) + i * h.tq * h.d, *k = kn_f(&c->in[1]) + i * h.tk * h.d,
+                    *v = kn_f(&c->in[2]) + i * h.tk * h.dv;
+        float *y = kn_fo(&c->out[0]) + i * h.tq * h.dv, *lse = c->out[1].p ? kn_fo(&c->out[1]) + i * h.tq : NULL;
+        const int64_t ldt = kn_cpu_padded(h.tk);
+        float *kt = (float *)(void *)((char *)c->scratch + (size_t)kn_cpu_self() * bytes), *p = kt + h.d * ldt;
+        kn_cpu_turn(kt, ldt, k, h.d, (int)h.tk, (int)h.d);
+        for (int64_t from = 0; from < h.tq; from += QUERIES) {
+            int64_t rows = KN_MIN(QUERIES, h.tq - from);
+            scores(c, &h, q, kt, ldt, from, rows, p);
+            for (int64_t r = 0; r < rows; r++) {
+                int64_t seen = seen_by(c, &h, from + r);
+                float l = log_sum(p + r * h.tk, seen);
+                probabilities(p + r * h.tk, seen, h.tk, l);
+                if (lse)
+                    lse[from + r] = l;
+            }
+            kn_cpu_gemm((int)rows, (int)h.dv, (int)seen_by(c, &h, from + rows - 1), p, h.tk, 1, v, h.dv,
+                        y + from * h.dv, h.dv, false);
+        }
+    }
+    return ES_OK;
+}
+
+static size_t backward_bytes(const heads *h)
+{
+    return kn_align(sizeof(float) * (size_t)((h->d + h->dv) * kn_cpu_padded(h->tk) + 2 * QUERIES * h->tk));
+}
+
+size_t kn_cpu_attention_grad_scratch(const kn_call *c)
+{
+    heads h = heads_of(&c->in[1], &c->in[3]);
+    return (size_t)kn_cpu_threads(c) * backward_bytes(&h);
+}
+
+/* ds = p (dp - sum(p dp)) scale, per row. */
+static void softmax_back(const heads *h, const float *p, float *dp, int64_t rows, float scale)
+{
+    for (int64_t r = 0; r < rows; r++, p += h->tk, dp += h->tk) {
+        kn_vec sum = {};
+        for (int64_t j = 0; j < h->tk; j += KN_LANES) {
+            int n = (int)KN_MIN(KN_LANES, h->tk - j);
+            sum += kn_vec_load_n(p + j, n) * kn_vec_load_n(dp + j, n);
+        }
+        float t = kn_vec_sum(sum);
+        for (int64_t j = 0; j < h->tk; j++)
+            dp[j] = p[j] * (dp[j] - t) * scale;
+    }
+}
+
+es_status kn_cpu_attention_grad(const kn_call *c, es_error *err)
+{
+    (void)err;
+    heads h = heads_of(&c->in[1], &c->in[3]);
+    const size_t bytes = backward_bytes(&h);
+    const int64_t ldt = kn_cpu_padded(h.tk);
+    KN_CPU_FOR(c, i, h.count)
+    {
+        const float *dy = kn_f(&c->in[0]) + i * h.tq * h.dv, *q = kn_f(&c->in[1]) + i * h.tq * h.d,
+                    *k = kn_f(&c->in[2]) + i * h.tk * h.d;
+        const float *v = kn_f(&c->in[3]) + i * h.tk * h.dv, *lse = kn_f(&c->in[5]) + i * h.tq;
+        float *dq = kn_fo(&c->out[0]) + i * h.tq * h.d, *dk = kn_fo(&c->out[1]) + i * h.tk * h.d,
+              *dv = kn_fo(&c->out[2]) + i * h.tk * h.dv;
+        float *kt = (float *)(void *)((char *)c->scratch + (size_t)kn_cpu_self() * bytes), *vt = kt + h.d * ldt,
+              *p = vt + h.dv * ldt;
+        float *dp = p + QUERIES * h.tk;
+        kn_cpu_turn(kt, ldt, k, h.d, (int)h.tk, (int)h.d);
+        kn_cpu_turn(vt, ldt, v, h.dv, (int)h.tk, (int)h.dv);
+        for (int64_t from = 0; from < h.tq; from += QUERIES) {
+            int rows = (int)KN_MIN(QUERIES, h.tq - from);
+            scores(c, &h, q, kt, ldt, from, rows, p);
+            for (int64_t r = 0; r < rows; r++)
+                probabilities(p + r * h.tk, seen_by(c, &h, from + r), h.tk, lse[from + r]);
+            kn_cpu_gemm(rows, (int)h.tk, (int)h.dv, dy + from * h.dv, h.dv, 1, vt, ldt, dp, h.tk, false);
+            softmax_back(&h, p, dp, rows, c->a->alpha);
+            kn_cpu_gemm(rows, (int)h.d, (int)h.tk, dp, h.tk, 1, k, h.d, dq + from * h.d, h.d, false);
+            kn_cpu_gemm((int)h.tk, (int)h.d, rows, dp, 1, h.tk, q + from * h.d, h.d, dk, h.d, from > 0);
+            kn_cpu_gemm((int)h.tk, (int)h.dv, rows, p, 1, h.tk, dy + from * h.dv, h.dv, dv, h.dv, from > 0);
+        }
+    }
+    return ES_OK;
+}
