@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/str.h"
 #include "kernels/autodiff.h"
 #include "kernels/plan.h"
 
@@ -115,18 +116,18 @@ static void report(const char *what, int64_t *ns, int n)
 int main(int argc, char **argv)
 {
     static int64_t built[RUNS], differentiated[RUNS], planned[RUNS], all[RUNS];
-    int blocks = argc > 1 ? atoi(argv[1]) : 18;
+    int64_t blocks = 18;
+    if ((argc > 1 && !es_str_to_i64(argv[1], false, &blocks)) || blocks < 1 || blocks > BLOCKS_MAX) {
+        fprintf(stderr, "blocks: 1 to %d\n", BLOCKS_MAX);
+        return 1;
+    }
     net n = {0};
     es_error err;
     kn_device *dev = NULL;
     kn_plan *plan = NULL;
     es_clock *clock = es_clock_system();
-    if (blocks < 1 || blocks > BLOCKS_MAX) {
-        fprintf(stderr, "blocks: 1 to %d\n", BLOCKS_MAX);
-        return 1;
-    }
     must(kn_device_open("cpu", &dev, &err), &err);
-    declare_net(&n, blocks);
+    declare_net(&n, (int)blocks);
     kn_graph *g = kn_graph_new((const kn_params *const[KN_SETS]){n.params, NULL});
     size_t forward = 0, total = 0;
     for (int i = 0; i < RUNS; i++) {
@@ -143,7 +144,7 @@ int main(int argc, char **argv)
         int64_t t3 = es_clock_mono_ns(clock);
         built[i] = t1 - t0, differentiated[i] = t2 - t1, planned[i] = t3 - t2, all[i] = t3 - t0;
     }
-    printf("%d blocks: %zu nodes, %zu with gradients, %zu steps, workspace %.1f MiB\n", blocks, forward, total,
+    printf("%d blocks: %zu nodes, %zu with gradients, %zu steps, workspace %.1f MiB\n", n.blocks, forward, total,
            kn_plan_steps(plan), (double)kn_plan_workspace_bytes(plan) / (1 << 20));
     report("build", built, RUNS);
     report("differentiate", differentiated, RUNS);
