@@ -115,7 +115,8 @@ kn_val kn_emit(kn_graph *g, kn_op op, const kn_attr *a, const kn_val *in, int n_
     n->n_in = (uint8_t)n_in;
     n->n_out = info->n_out;
     memset(n->in, 0, sizeof n->in);
-    memcpy(n->in, in, (size_t)n_in * sizeof *in);
+    if (n_in > 0) /* sources come with NULL */
+        memcpy(n->in, in, (size_t)n_in * sizeof *in);
     n->out = info->n_out == 0 ? KN_NONE : g->n_values;
     n->scope = g->scope;
     n->a = *a;

@@ -97,7 +97,8 @@ static int compare(job *j, const op_rig *r, const op_values *v, const kn_val *ou
         }
         free(got);
         if (worst > TOLERANCE * largest) {
-            fprintf(stderr, "%s on %s: result %d differs by %g of %g\n", r->c->name, kn_device_name(j->dev), i, worst, largest);
+            fprintf(stderr, "%s on %s: result %d differs by %g of %g\n", r->c->name, kn_device_name(j->dev), i, worst,
+                    largest);
             bad++;
         }
     }
@@ -214,30 +215,45 @@ static const char *accelerator(void)
     return "cuda:0";
 }
 
-START_TEST(reference_results) { check_results("reference", false); }
+START_TEST(reference_results)
+    {
+        check_results("reference", false);
+    }
 END_TEST
-START_TEST(cpu_results) { check_results("cpu:2", false); }
+START_TEST(cpu_results)
+    {
+        check_results("cpu:2", false);
+    }
 END_TEST
-START_TEST(cpu_results_unfused) { check_results("cpu:1", true); }
+START_TEST(cpu_results_unfused)
+    {
+        check_results("cpu:1", true);
+    }
 END_TEST
-START_TEST(reference_slices) { check_slices("reference"); }
+START_TEST(reference_slices)
+    {
+        check_slices("reference");
+    }
 END_TEST
-START_TEST(cpu_slices) { check_slices("cpu:2"); }
+START_TEST(cpu_slices)
+    {
+        check_slices("cpu:2");
+    }
 END_TEST
 
 START_TEST(accelerator_results)
-{
-    if (accelerator())
-        check_results(accelerator(), false);
-}
+    {
+        if (accelerator())
+            check_results(accelerator(), false);
+    }
 END_TEST
 
 START_TEST(accelerator_slices)
-{
-    if (accelerator())
-        check_slices(accelerator());
-}
+    {
+        if (accelerator())
+            check_slices(accelerator());
+    }
 END_TEST
 
-ES_TEST_MAIN("ops_plan", reference_results, cpu_results, cpu_results_unfused, reference_slices, cpu_slices, accelerator_results,
-             accelerator_slices)
+ES_TEST_MAIN("ops_plan", reference_results, cpu_results, cpu_results_unfused, reference_slices, cpu_slices,
+             accelerator_results, accelerator_slices)
