@@ -6,7 +6,7 @@
 
 #include "supernet/walk.h"
 
-enum { NAMED_MAX = 4096, SET_MAX = 256, BIG = 4096 };
+enum { NAMED_MAX = 4096, SET_MAX = 256, BIG = 4096, COMBINATIONS_MAX = 20000 };
 
 const char *sn_field_label(sn_field_kind kind, int value, char buf[16])
 {
@@ -166,6 +166,13 @@ static es_status try_unit(build *b, sn_unit *u, const sn_unit *before, int *out,
         const sn_block_kind *kind = sn_block_kinds[f[SN_BLOCK].values[k]];
         for (int i = 0; i < SN_FIELDS; i++)
             n[i] = i != SN_BLOCK && i != SN_ACT && i != SN_KERNEL && f[i].n > 0 ? f[i].n : 1;
+        int64_t combinations = b->n_channels;
+        for (int i = 0; i < SN_FIELDS; i++)
+            combinations *= n[i];
+        if (combinations > COMBINATIONS_MAX)
+            return es_fail(b->err, ES_INVALID, u->stage->where,
+                           "%lld combinations of options and arriving channels in one layer; allowed: %d",
+                           (long long)combinations, COMBINATIONS_MAX);
         for (bool more = true; more;) {
             for (int i = 0; i < SN_FIELDS; i++)
                 w.set[i] = f[i].n > 0 ? f[i].values[at[i]] : 0;
