@@ -1,0 +1,46 @@
+/* cancel, pause, resume, priority: one command each, and a line that says what happened. */
+#include "client/connect.h"
+
+#include <inttypes.h>
+
+static int command(const cl_args *a, Espalier__Wire__Verb verb, int64_t value, const char *done)
+{
+    es_error err = {0};
+    es_status s = ES_OK;
+    dm_peer *p = NULL;
+    es_str said = ES_STR_INIT;
+    uint64_t id = 0;
+    if (!cl_search_id(a, 0, &id))
+        return CL_USAGE;
+    ES_GOTO(cl_connect(a, &p, &err));
+    ES_GOTO(cl_do(p, verb, id, value, 0, &said, &err));
+    if (said.len)
+        printf("search %" PRIu64 ": %s\n", id, said.p);
+    else
+        printf("search %" PRIu64 " %s\n", id, done);
+fail:
+    es_str_free(&said);
+    dm_peer_close(&p);
+    return s == ES_OK ? CL_OK : cl_fail(&err);
+}
+
+static int run_cancel(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_CANCEL, 0, "cancelled"); }
+static int run_pause(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_PAUSE, 0, "paused"); }
+static int run_resume(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_RESUME, 0, "resumed"); }
+
+static int run_priority(const cl_args *a)
+{
+    int64_t value = 0;
+    if (!cl_number(a, "PRIORITY", a->word[1], -1000, 1000, &value))
+        return CL_USAGE;
+    return command(a, ESPALIER__WIRE__VERB__VERB_PRIORITY, value, "has its new priority");
+}
+
+static const cl_option options[] = {CL_ENDPOINT, CL_END};
+const cl_command cl_cmd_cancel = {"cancel", "SEARCH", "end a search for good", 1, 1, run_cancel, options, NULL};
+const cl_command cl_cmd_pause = {
+    "pause", "SEARCH", "start no more jobs of a search; running ones stop at their next checkpoint", 1, 1, run_pause,
+    options, NULL};
+const cl_command cl_cmd_resume = {"resume", "SEARCH", "go on with a paused search", 1, 1, run_resume, options, NULL};
+const cl_command cl_cmd_priority = {
+    "priority", "SEARCH PRIORITY", "change a search's priority: higher goes first", 2, 2, run_priority, options, NULL};

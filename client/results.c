@@ -1,0 +1,195 @@
+#include "client/results.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "client/table.h"
+#include "daemon/wire_weights.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void cell_number(cl_table *t, const json_t *m, const char *key, const char *fmt, double scale)
+{
+    char text[64];
+    snprintf(text, sizeof text, strcmp(fmt, "%") == 0 ? "%.2f %%" : "%.3f", cl_num(m, key) * scale);
+    cl_table_cell(t, "%s", cl_null(m, key) ? "-" : text);
+}
+
+void cl_front_print(const json_t *front, FILE *f)
+{
+    cl_table t;
+    cl_table_begin(&t, "#>", "accuracy>", "test accuracy>", "params>", "macs>", "latency ms>", "architecture", NULL);
+    size_t i;
+    const json_t *m;
+    json_array_foreach(front, i, m)
+    {
+        char n[32];
+        cl_table_cell(&t, "%zu", i + 1);
+        cell_number(&t, m, "accuracy", "%", 100);
+        cell_number(&t, m, "test_accuracy", "%", 100);
+        cl_table_cell(&t, "%s", cl_count(cl_int(m, "params"), n));
+        cl_table_cell(&t, "%s", cl_count(cl_int(m, "macs"), n));
+        cell_number(&t, m, "latency_ms", "f", 1);
+        cl_table_cell(&t, "%s", cl_text(m, "architecture"));
+    }
+    cl_table_end(&t, f);
+}
+
+static void csv_text(es_str *out, const char *text)
+{
+    if (!strpbrk(text, ",\"\n")) {
+        es_str_add(out, text);
+        return;
+    }
+    es_str_add(out, "\"");
+    for (; *text; text++)
+        es_str_addn(out, *text == '"' ? "\"\"" : text, *text == '"' ? 2 : 1);
+    es_str_add(out, "\"");
+}
+
+static const char *const numbers[] = {"accuracy", "test_accuracy", "params", "macs", "latency_ms", "activation_bytes"};
+enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+void cl_front_csv(const json_t *front, es_str *out)
+{
+    es_str_add(out, "architecture");
+    for (int k = 0; k < NUMBERS; k++)
+        es_str_addf(out, ",%s", numbers[k]);
+    es_str_add(out, "\n");
+    size_t i;
+    const json_t *m;
+    json_array_foreach(front, i, m)
+    {
+        csv_text(out, cl_text(m, "architecture"));
+        for (int k = 0; k < NUMBERS; k++) {
+            char n[32];
+            es_str_add(out, ",");
+            if (!cl_null(m, numbers[k]))
+                es_str_add(out, es_str_double(cl_num(m, numbers[k]), n));
+        }
+        es_str_add(out, "\n");
+    }
+}
+
+/* Copies a JSON value as it is: integers stay integers. */
+static void copy(es_json *j, const char *key, const json_t *v)
+{
+    const char *name;
+    size_t i;
+    const json_t *item;
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        es_json_object(j, key);
+        for (void *at = json_object_iter((json_t *)(uintptr_t)v); at;
+             at = json_object_iter_next((json_t *)(uintptr_t)v, at)) {
+            name = json_object_iter_key(at);
+            copy(j, name, json_object_iter_value(at));
+        }
+        es_json_end(j);
+        return;
+    case JSON_ARRAY:
+        es_json_array(j, key);
+        json_array_foreach(v, i, item) copy(j, NULL, item);
+        es_json_end(j);
+        return;
+    case JSON_STRING: es_json_str(j, key, json_string_value(v)); return;
+    case JSON_INTEGER: es_json_i64(j, key, json_integer_value(v)); return;
+    case JSON_REAL: es_json_f64(j, key, json_real_value(v)); return;
+    case JSON_TRUE: es_json_bool(j, key, true); return;
+    case JSON_FALSE: es_json_bool(j, key, false); return;
+    case JSON_NULL: es_json_str(j, key, NULL); return;
+    }
+}
+
+static char *result_text(const json_t *result)
+{
+    static const char *const head[] = {"name", "seed", "algorithm", "evaluations", "objectives", "weights"};
+    es_json j;
+    es_json_begin(&j, 2);
+    es_json_object(&j, NULL);
+    for (size_t k = 0; k < sizeof head / sizeof head[0]; k++)
+        if (json_object_get(result, head[k]))
+            copy(&j, head[k], json_object_get(result, head[k]));
+    es_json_array(&j, "front");
+    size_t i;
+    const json_t *m;
+    json_array_foreach(json_object_get(result, "front"), i, m)
+    {
+        char path[64];
+        es_json_object(&j, NULL);
+        es_json_str(&j, "architecture", cl_text(m, "architecture"));
+        for (int k = 0; k < NUMBERS; k++) {
+            if (cl_null(m, numbers[k]))
+                es_json_str(&j, numbers[k], NULL);
+            else
+                copy(&j, numbers[k], json_object_get(m, numbers[k]));
+        }
+        snprintf(path, sizeof path, "front/%02zu/weights.safetensors", i + 1);
+        es_json_str(&j, "weights", cl_text(m, "weights")[0] ? path : NULL);
+        es_json_end(&j);
+    }
+    es_json_end(&j);
+    es_json_end(&j);
+    return es_json_finish(&j);
+}
+
+es_status cl_weights_write(dm_peer *data, const char *version, const char *path, bool (*stop)(void *ctx), void *ctx,
+                           es_error *err)
+{
+    sn_version *v = NULL;
+    ES_RETURN(
+        dm_weights_get(data, version, &(dm_transfer_options){.timeout_ms = 60000, .stop = stop, .ctx = ctx}, &v, err));
+    es_status s = sn_version_write_safetensors(v, path, err);
+    sn_version_destroy(&v);
+    return s;
+}
+
+static es_status write_member(const char *dir, size_t number, const json_t *m, dm_peer *data, bool (*stop)(void *ctx),
+                              void *ctx, es_error *err)
+{
+    es_str path = ES_STR_INIT, text = ES_STR_INIT;
+    es_status s = ES_OK;
+    es_str_addf(&path, "%s/front/%02zu", dir, number);
+    size_t base = path.len;
+    ES_GOTO(es_file_mkdirs(path.p, err));
+    es_str_addf(&text, "%s\n", cl_text(m, "architecture"));
+    es_str_add(&path, "/architecture.txt");
+    ES_GOTO(es_file_write(path.p, text.p, text.len, err));
+    path.len = base;
+    path.p[base] = 0;
+    es_str_add(&path, "/weights.safetensors");
+    if (cl_text(m, "weights")[0])
+        ES_GOTO(cl_weights_write(data, cl_text(m, "weights"), path.p, stop, ctx, err));
+fail:
+    es_str_free(&path);
+    es_str_free(&text);
+    return s;
+}
+
+es_status cl_results_write(const char *dir, const json_t *result, dm_peer *data, bool (*stop)(void *ctx), void *ctx,
+                           es_error *err)
+{
+    es_str path = ES_STR_INIT, csv = ES_STR_INIT;
+    es_status s = ES_OK;
+    char *text = NULL;
+    const json_t *front = json_object_get(result, "front"), *m;
+    size_t i;
+    es_str_addf(&path, "%s/front", dir);
+    ES_GOTO(es_file_remove_tree(path.p, err)); /* of an earlier search: its members are not ours */
+    json_array_foreach(front, i, m) ES_GOTO(write_member(dir, i + 1, m, data, stop, ctx, err));
+    cl_front_csv(front, &csv);
+    es_str_clear(&path);
+    es_str_addf(&path, "%s/pareto.csv", dir);
+    ES_GOTO(es_file_write(path.p, csv.p, csv.len, err));
+    /* Last: where it stands, everything it names is there. */
+    text = result_text(result);
+    es_str_clear(&path);
+    es_str_addf(&path, "%s/result.json", dir);
+    ES_GOTO(es_file_write(path.p, text, strlen(text), err));
+fail:
+    free(text);
+    es_str_free(&path);
+    es_str_free(&csv);
+    return s;
+}
