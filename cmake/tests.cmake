@@ -8,7 +8,11 @@ set(es_test_env "ESPALIER_SOURCE=${CMAKE_SOURCE_DIR}" "ESPALIER_BUILD=${CMAKE_BI
     "OMP_WAIT_POLICY=passive")
 if(ESPALIER_SANITIZE STREQUAL thread)
     # The OpenMP runtime is not built for the thread sanitizer, which would report its own barriers; our own threads are what is checked.
-    list(APPEND es_test_env "OMP_NUM_THREADS=1" "OPENBLAS_NUM_THREADS=1" "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
+    list(APPEND es_test_env "OMP_NUM_THREADS=1" "OPENBLAS_NUM_THREADS=1" "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:second_deadlock_stack=1:suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
+elseif(ESPALIER_SANITIZE)
+    # A refused allocation is an error to handle, here as elsewhere.
+    list(APPEND es_test_env "ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1"
+        "UBSAN_OPTIONS=print_stacktrace=1")
 endif()
 
 function(espalier_test folder file label)

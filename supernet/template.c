@@ -265,7 +265,7 @@ static es_status check_sizes(build *b)
             sr_arch_smallest(sp->choices, a);
         else
             sr_arch_largest(sp->choices, a);
-        if (i == 2 && sp->resolution.gene >= 0)
+        if (i == 2 && sp->resolution.n > 1)
             a->gene[sp->resolution.gene] = 0;
         s = sn_walk_run(&w, b->err);
         if (s != ES_OK && w.unit)
