@@ -67,7 +67,8 @@ static es_status take_lock(cl_local *l, es_error *err)
         if (errno != EWOULDBLOCK && errno != EINTR)
             s = es_fail_errno(err, path, "cannot lock");
         else if (now_ms() > end)
-            s = es_fail(err, ES_BUSY, l->dir, "another espalier run works in this directory; wait for it, stop it, or choose another --out");
+            s = es_fail(err, ES_BUSY, l->dir,
+                        "another espalier run works in this directory; wait for it, stop it, or choose another --out");
         else
             pause_ms(100);
     }
@@ -107,8 +108,8 @@ static es_status write_config(cl_local *l, es_error *err)
     es_str_clear(&quoted);
     for (const char *c = l->sockets; *c; c++)
         es_str_addn(&quoted, *c == '\'' ? "''" : c, *c == '\'' ? 2 : 1);
-    es_str_addf(&s, "control: 'ipc://%s/control'\ndata: 'ipc://%s/data'\nstatus: 'ipc://%s/status'\nhttp: ''\n", quoted.p, quoted.p,
-                quoted.p);
+    es_str_addf(&s, "control: 'ipc://%s/control'\ndata: 'ipc://%s/data'\nstatus: 'ipc://%s/status'\nhttp: ''\n",
+                quoted.p, quoted.p, quoted.p);
     es_status status = es_file_write(l->config, s.p, s.len, err);
     es_str_free(&s);
     es_str_free(&quoted);
@@ -182,7 +183,8 @@ static es_status find_program(const cl_local *l, const char *name, char **out, e
         at += n + (at[n] == ':');
     }
     *out = NULL;
-    return es_fail(err, ES_NOT_FOUND, name, "the program is neither beside espalier (%s) nor in PATH: build or install it", l->programs);
+    return es_fail(err, ES_NOT_FOUND, name,
+                   "the program is neither beside espalier (%s) nor in PATH: build or install it", l->programs);
 }
 
 static void exec_child(const cl_local *l, const char *path, char *const *arguments, int log)
@@ -269,7 +271,8 @@ static es_status died(const child *c, int status, es_error *err)
     if (WIFSIGNALED(status))
         s = es_fail(err, ES_LOST, c->name, "ended by signal %d; its log is %s", WTERMSIG(status), c->log);
     else
-        s = es_fail(err, ES_LOST, c->name, "%s (exit %d; its log is %s)", line[0] ? line : "ended", WEXITSTATUS(status), c->log);
+        s = es_fail(err, ES_LOST, c->name, "%s (exit %d; its log is %s)", line[0] ? line : "ended", WEXITSTATUS(status),
+                    c->log);
     free(line);
     return s;
 }

@@ -25,7 +25,7 @@ es_status cl_local_open(const char *dir, cl_local **out, es_error *err) ES_MUST_
 es_status cl_local_start(cl_local *l, int workers, int threads, const char *device, es_error *err) ES_MUST_CHECK;
 es_status cl_local_tend(cl_local *l, es_error *err) ES_MUST_CHECK;
 void cl_local_stop(cl_local *l);
-void cl_local_close(cl_local **l); /* stops first */
+void cl_local_close(cl_local **l);                /* stops first */
 const char *cl_local_endpoint(const cl_local *l); /* of the coordinator */
 const char *cl_local_data_endpoint(const cl_local *l);
 
