@@ -160,7 +160,7 @@ static es_status try_unit(build *b, sn_unit *u, const sn_unit *before, int *out,
     /* Inside a stage of one width, what arrives is what leaves. */
     bool same_width = u->layer > 0 && f[SN_WIDTH].n > 1 && before->field[SN_WIDTH].gene == f[SN_WIDTH].gene;
     sn_walk w = {.space = b->sp, .emit = emit_nothing};
-    u->reshapes = u->stride > 1;
+    u->reshapes = false;
     for (int k = 0; k < f[SN_BLOCK].n; k++) {
         int n[SN_FIELDS], at[SN_FIELDS] = {0};
         const sn_block_kind *kind = sn_block_kinds[f[SN_BLOCK].values[k]];

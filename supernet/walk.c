@@ -29,7 +29,9 @@ const sn_block_kind *sn_block_kind_find(const char *name, int *index)
 void sn_walk_name(const sn_walk *w, const sn_op *op, char *buf, size_t size)
 {
     const sn_unit *u = w->unit;
-    const char *kind = u && u->field[SN_BLOCK].n > 1 ? sn_block_kinds[u->field[SN_BLOCK].values[w->kind]]->name : NULL;
+    /* Asked of the spec, not of the field: a fixed space has the names of the space it was cut from. */
+    bool several = u && u->stage->range[SN_BLOCK].n > 1;
+    const char *kind = several ? sn_block_kinds[u->field[SN_BLOCK].values[w->kind]]->name : NULL;
     snprintf(buf, size, "%s%s%s%s%s%s%s", u ? u->name : "", kind ? "." : "", kind ? kind : "", w->scope ? "." : "",
              w->scope ? w->scope : "", op->name && u ? "." : "", op->name ? op->name : "");
 }
