@@ -35,13 +35,13 @@ static es_status host_memory(kn_device *d, size_t *free_bytes, size_t *total_byt
 static es_status host_alloc(kn_device *d, size_t bytes, void **out, es_error *err)
 {
     /* Big blocks start on a huge page: fewer address translations, and pages already there are not asked for one by one. */
-    size_t align = bytes >= (size_t)4 << 20 ? (size_t)2 << 20 : 256;
-    if (bytes > SIZE_MAX - align || posix_memalign(out, align, bytes) != 0) {
-        size_t avail = 0, total = 0;
-        es_status s = host_memory(d, &avail, &total, NULL);
+    size_t big = (size_t)4 << 20, align = bytes >= big ? (size_t)2 << 20 : 256, avail = 0, total = SIZE_MAX;
+    /* The system would promise more than it has, and kill us later. */
+    if (bytes >= big && (host_memory(d, &avail, &total, NULL) != ES_OK || total == 0))
+        total = SIZE_MAX;
+    if (bytes > total || bytes > SIZE_MAX - align || posix_memalign(out, align, bytes) != 0) {
         *out = NULL;
-        return es_fail(err, ES_NO_MEMORY, d->name, "%zu bytes asked for, %zu free%s", bytes, avail,
-                       s == ES_OK ? "" : " (unknown)");
+        return es_fail(err, ES_NO_MEMORY, d->name, "%zu bytes asked for, %zu free of %zu", bytes, avail, total);
     }
     return ES_OK;
 }
