@@ -31,7 +31,9 @@ es_status wk_run_train_supernet(wk_job *j, dm_job_result *r, es_error *err)
         s = es_fail(err, ES_CANCELLED, NULL, "cancelled at step %" PRIu64, report.step);
         goto fail;
     }
-    j->partial = sn_trainer_step(session->trainer) < j->spec->until_step;
+    r->steps = sn_train_steps(session->trainer); /* the slice may have been cut where the training ends */
+    j->partial =
+        sn_trainer_step(session->trainer) < j->spec->until_step && sn_trainer_step(session->trainer) < r->steps;
     ES_GOTO(sn_trainer_save(session->trainer, &made, err));
     ES_GOTO(wk_job_put(j, made, &r->weights, err));
     wk_session_holds(session, r->weights);

@@ -1,0 +1,123 @@
+#include "daemon/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/yaml.h"
+
+void dm_config_default(dm_config *c)
+{
+    *c = (dm_config){.controls = 1, .log = ES_LOG_INFO, .coord = dm_options_default()};
+    snprintf(c->dir, sizeof c->dir, "/var/lib/espalier");
+    snprintf(c->control[0], sizeof c->control[0], "tcp://*:5700");
+    snprintf(c->data, sizeof c->data, "tcp://*:5701");
+    snprintf(c->status, sizeof c->status, "tcp://127.0.0.1:5702");
+    snprintf(c->http, sizeof c->http, "127.0.0.1:5703");
+    c->coord.lease_ms = 15000;
+    c->coord.heartbeat_ms = 2000;
+}
+
+static es_status config_text(const es_yaml_node *n, char out[DM_CONFIG_TEXT], es_error *err)
+{
+    const char *text;
+    ES_RETURN(es_yaml_str(n, &text, err));
+    if (strlen(text) >= DM_CONFIG_TEXT)
+        return es_yaml_fail(n, err, "has %zu bytes, at most %d are allowed", strlen(text), DM_CONFIG_TEXT - 1);
+    snprintf(out, DM_CONFIG_TEXT, "%s", text);
+    return ES_OK;
+}
+
+static es_status config_get_text(const es_yaml_node *root, const char *key, char out[DM_CONFIG_TEXT], es_error *err)
+{
+    const es_yaml_node *n = es_yaml_find(root, key);
+    return n ? config_text(n, out, err) : ES_OK;
+}
+
+static es_status config_controls(const es_yaml_node *root, dm_config *c, es_error *err)
+{
+    const es_yaml_node *n = es_yaml_find(root, "control");
+    if (!n)
+        return ES_OK;
+    if (n->kind != ES_YAML_LIST)
+        return config_text(n, c->control[0], err);
+    if (n->count < 1 || n->count > DM_CONTROLS_MAX)
+        return es_yaml_fail(n, err, "has %zu endpoints, allowed are 1 to %d", n->count, DM_CONTROLS_MAX);
+    c->controls = (int)n->count;
+    for (size_t i = 0; i < n->count; i++)
+        ES_RETURN(config_text(n->items[i], c->control[i], err));
+    return ES_OK;
+}
+
+static es_status config_int(const es_yaml_node *root, const char *key, int64_t min, int64_t max, int *out,
+                            es_error *err)
+{
+    int64_t v = *out;
+    ES_RETURN(es_yaml_get_i64(root, key, min, max, &v, err));
+    *out = (int)v;
+    return ES_OK;
+}
+
+static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)
+{
+    static const char *const keys[] = {"dir",        "control",     "data",         "status",     "http",
+                                       "log",        "lease_ms",    "heartbeat_ms", "backoff_ms", "failures_max",
+                                       "losses_max", "drain_after", "events_kept",  NULL};
+    static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+    int level = (int)c->log;
+    ES_RETURN(es_yaml_expect(root, ES_YAML_MAP, err));
+    ES_RETURN(es_yaml_check_keys(root, keys, err));
+    ES_RETURN(config_get_text(root, "dir", c->dir, err));
+    ES_RETURN(config_controls(root, c, err));
+    ES_RETURN(config_get_text(root, "data", c->data, err));
+    ES_RETURN(config_get_text(root, "status", c->status, err));
+    ES_RETURN(config_get_text(root, "http", c->http, err));
+    ES_RETURN(es_yaml_get_enum(root, "log", levels, &level, err));
+    c->log = (es_log_level)level;
+    ES_RETURN(config_int(root, "lease_ms", 100, 86400000, &c->coord.lease_ms, err));
+    ES_RETURN(config_int(root, "heartbeat_ms", 20, 3600000, &c->coord.heartbeat_ms, err));
+    ES_RETURN(config_int(root, "backoff_ms", 1, 3600000, &c->coord.backoff_ms, err));
+    ES_RETURN(config_int(root, "failures_max", 1, 1000, &c->coord.failures_max, err));
+    ES_RETURN(config_int(root, "losses_max", 0, 1000000, &c->coord.losses_max, err));
+    ES_RETURN(config_int(root, "drain_after", 0, 1000000, &c->coord.drain_after, err));
+    return es_yaml_get_i64(root, "events_kept", 1000, INT64_MAX / 2, &c->coord.events_kept, err);
+}
+
+es_status dm_config_read(const char *path, dm_config *c, es_error *err)
+{
+    es_yaml *doc = NULL;
+    es_status s = es_yaml_read(path, &doc, err);
+    if (s == ES_OK)
+        s = config_root(es_yaml_root(doc), c, err);
+    es_yaml_destroy(&doc);
+    return s;
+}
+
+static es_status config_endpoint(const char *name, const char *text, es_error *err)
+{
+    if (strncmp(text, "tcp://", 6) == 0 && strchr(text + 6, ':') && text[6] != ':')
+        return ES_OK;
+    if (strncmp(text, "ipc://", 6) == 0 && text[6]) {
+        if (strlen(text + 6) > 107)
+            return es_fail(err, ES_INVALID, name, "the path of \"%s\" has %zu bytes, a socket's may have 107", text,
+                           strlen(text + 6));
+        return ES_OK;
+    }
+    return es_fail(err, ES_INVALID, name,
+                   "\"%s\" is no endpoint: allowed are tcp://ADDRESS:PORT (ADDRESS may be *) and ipc://PATH", text);
+}
+
+es_status dm_config_check(const dm_config *c, es_error *err)
+{
+    if (!c->dir[0])
+        return es_fail(err, ES_INVALID, "dir", "is empty: name the folder for the databases");
+    for (int i = 0; i < c->controls; i++)
+        ES_RETURN(config_endpoint("control", c->control[i], err));
+    ES_RETURN(config_endpoint("data", c->data, err));
+    if (c->status[0])
+        ES_RETURN(config_endpoint("status", c->status, err));
+    if (c->coord.heartbeat_ms * 2 > c->coord.lease_ms)
+        return es_fail(err, ES_INVALID, "heartbeat_ms",
+                       "is %d, lease_ms %d: at least two heartbeats must fit into a lease", c->coord.heartbeat_ms,
+                       c->coord.lease_ms);
+    return ES_OK;
+}

@@ -1,0 +1,28 @@
+/* config.h - espalierd.yaml: where the coordinator listens, where it keeps its databases, how patient it is. schemas/status.md lists every field.
+ *
+ *     dm_config cfg; dm_config_default(&cfg);
+ *     dm_config_read("espalierd.yaml", &cfg, err);               // every mistake: file:line:column: field: what is wrong, what is allowed
+ */
+#ifndef DM_CONFIG_H
+#define DM_CONFIG_H
+
+#include "base/log.h"
+#include "daemon/coord.h"
+
+enum { DM_CONFIG_TEXT = 256, DM_CONTROLS_MAX = 4 };
+
+typedef struct dm_config {
+    char dir[DM_CONFIG_TEXT];
+    char control[DM_CONTROLS_MAX][DM_CONFIG_TEXT];
+    int controls;
+    char data[DM_CONFIG_TEXT], status[DM_CONFIG_TEXT], http[DM_CONFIG_TEXT]; /* status, http: "" for none */
+    es_log_level log;
+    dm_options coord; /* times and limits; paths and endpoints are filled in by main */
+} dm_config;
+
+void dm_config_default(dm_config *c);
+es_status dm_config_read(const char *path, dm_config *c, es_error *err) ES_MUST_CHECK;
+/* Endpoints have a form that can be bound, times fit each other: after the file and the command line. */
+es_status dm_config_check(const dm_config *c, es_error *err) ES_MUST_CHECK;
+
+#endif

@@ -1,0 +1,67 @@
+/* coord.h - the coordinator: the queue, the searches and the workers, as one object without sockets, clocks or threads of its own.
+ *
+ *     dm_coord *c; dm_coord_open(&options, &env, &c, err);            // opens state.db, rebuilds everything from its rows
+ *     loop:  for each of at most DM_TURN_MESSAGES messages: dm_coord_deliver(c, &from, bytes, n);
+ *            wait_ms = dm_coord_turn(c);                              // timers, drivers, leases; one commit; then the answers leave through env.send
+ *     dm_coord_close(&c);
+ *
+ * One turn is one transaction: what the messages of a turn changed is committed before any of their answers is sent. When the commit (or anything
+ * in the turn) fails, the turn is taken back, each of its requests gets an Error with the cause, and memory is rebuilt from the rows exactly
+ * as after a restart: there is one way back, and it is used often enough to be right.
+ *
+ * The clock, randomness, network, weights store and disk (an SQLite VFS) come in through dm_env, so that tests/simulate drives this very code.
+ */
+#ifndef DM_COORD_H
+#define DM_COORD_H
+
+#include "base/clock.h"
+#include "daemon/store.h"
+
+enum { DM_TURN_MESSAGES = 256, DM_ADDR_MAX = 32 };
+
+/* Who sent a message, in the transport's terms (a ROUTER's routing id). */
+typedef struct dm_addr {
+    uint8_t n, id[DM_ADDR_MAX];
+} dm_addr;
+
+typedef struct dm_env {
+    void *ctx;
+    es_clock *clock;
+    uint64_t seed;   /* of backoff jitter */
+    const char *vfs; /* SQLite VFS; NULL: the system's */
+    void (*send)(void *ctx, const dm_addr *to, const void *bytes, size_t n);
+    void (*publish)(void *ctx, const char *topic, const char *json);
+    bool (*has_version)(void *ctx, const char *hex);                /* weights: is it committed? */
+    void (*drop_version)(void *ctx, const char *hex);               /* no row needs it any more */
+    es_status (*backup)(void *ctx, const char *dir, es_error *err); /* of the weights; NULL: none */
+} dm_env;
+
+typedef struct dm_options {
+    const char *state_path;
+    const char *data_endpoint; /* Welcome.data_endpoint */
+    int heartbeat_ms, lease_ms;
+    int failures_max; /* attempts that may fail before the job has failed */
+    int losses_max;   /* workers in a row a job may take down before it is set aside; 0: no limit */
+    int drain_after;  /* failures in a row after which a worker gets no more work; 0: never */
+    int backoff_ms;   /* before the second attempt; doubles, with jitter, up to backoff_max_ms */
+    int backoff_max_ms;
+    int64_t events_kept;
+    const char *endpoints[3]; /* control, status, http: for the answer to "status"; borrowed */
+} dm_options;
+dm_options dm_options_default(void);
+
+typedef struct dm_coord dm_coord;
+
+es_status dm_coord_open(const dm_options *o, const dm_env *env, dm_coord **out, es_error *err) ES_MUST_CHECK;
+void dm_coord_close(dm_coord **c);
+void dm_coord_deliver(dm_coord *c, const dm_addr *from, const void *bytes, size_t n);
+/* Ends the turn. Returns in how many ms the next one is due even without messages (0: more work waits already). */
+int dm_coord_turn(dm_coord *c);
+/* The state of the last turn: ES_OK, or why nothing can be acknowledged now (disk full ...). */
+es_status dm_coord_health(const dm_coord *c, es_error *err);
+bool dm_coord_shutdown_asked(const dm_coord *c);
+dm_store *dm_coord_store(dm_coord *c); /* for tests and the simulator: reading between turns */
+/* Limits that may change while running (configuration reload). */
+void dm_coord_set_options(dm_coord *c, const dm_options *o);
+
+#endif

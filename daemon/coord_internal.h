@@ -1,0 +1,211 @@
+/* coord_internal.h - what the parts of the coordinator (coord_*.c, driver*.c) share. Everything here is a cache of rows and is thrown away on failure.
+ *
+ * Convention of statuses inside a turn: a status other than ES_OK from a function that takes the coordinator means that the turn cannot be committed
+ * (the database failed). What is wrong with a request is answered with dm_coord_refuse and is ES_OK for the turn.
+ */
+#ifndef DM_COORD_INTERNAL_H
+#define DM_COORD_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "daemon/coord.h"
+#include "daemon/job.h"
+#include "daemon/map.h"
+#include "daemon/wire_codec.h"
+
+enum {
+    DM_WINDOW = 512,
+    DM_LEASES_PER_MESSAGE = 512,
+    DM_SLOTS_MAX = 4096,
+    DM_NOOPS_MAX = 100000,
+    DM_SPEC_TEXT_MAX = 512 << 10
+};
+
+typedef struct dm_search dm_search;
+typedef struct dm_worker dm_worker;
+typedef struct dm_driver dm_driver;
+
+typedef struct dm_lease {
+    int64_t job, attempt;
+    int kind, failures, losses;
+    int64_t heard_ms, leased_ms; /* monotonic; wall */
+    bool confirmed;              /* the worker has named it: its grant arrived */
+    bool preempt;                /* to be told with the next heartbeat */
+    uint64_t step, steps;        /* progress, as last heard */
+    double loss, per_second;
+    dm_search *search;
+    dm_worker *worker;
+    struct dm_lease *prev, *next; /* of the same worker */
+} dm_lease;
+
+struct dm_worker {
+    int64_t id;
+    uint8_t uid[16];
+    char name[128], device[32], machine_kind[128], drained[256];
+    uint64_t memory_bytes;
+    uint32_t kinds; /* bit per wire JobKind */
+    uint32_t slots, want, held;
+    uint64_t want_id;
+    bool online;
+    dm_addr addr;
+    int64_t heard_ms; /* monotonic */
+    int fails_in_row;
+    int64_t jobs_done;
+    dm_lease *leases;
+    dm_worker *want_prev, *want_next; /* the queue of those that want work */
+    bool wanting;
+};
+
+struct dm_search {
+    dm_coord *c;
+    int64_t id, priority;
+    dm_search_state state;
+    char *name, *user, *text;
+    const dm_driver *driver;
+    void *driver_state;
+    struct sn_search_file *file; /* NULL for noop */
+    /* Ready jobs read ahead. Invariant: every entry is a ready row; `more` says that ready rows outside the window may exist. */
+    dm_ready window[DM_WINDOW];
+    int window_at, window_n;
+    bool more;
+    int64_t due_ms; /* wall: when a job in backoff may start */
+    int64_t running;
+    uint64_t served; /* turn counter of the last lease: ties go to who waited longest */
+    bool busy;       /* the driver has more bounded work to do */
+    char phase[64];
+};
+
+typedef struct dm_outgoing {
+    dm_addr to;
+    uint8_t *bytes;
+    size_t n;
+} dm_outgoing;
+typedef struct dm_notice {
+    char topic[48];
+    char *json;
+} dm_notice;
+typedef struct dm_request {
+    dm_addr from;
+    uint64_t id;
+} dm_request;
+
+struct dm_coord {
+    dm_options o;
+    char state_path[512], data_endpoint[256];
+    dm_env env;
+    dm_store *store;
+    es_status turn; /* of the turn in progress */
+    es_error turn_err;
+    es_status health; /* of the last turn */
+    es_error health_err;
+    int64_t retry_ms; /* monotonic: no turn before this after a failure */
+    bool loaded;      /* memory agrees with the rows; false after a failed turn, until it is made again */
+    bool shutdown;
+    int64_t started_ms;
+    int64_t now_ms, wall_ms; /* read once a turn: monotonic, wall */
+    es_rng rng;
+    uint64_t serial;
+    dm_map workers, worker_uids, leases; /* by id; by the uid's first 8 bytes; by job */
+    dm_worker *want_first, *want_last;
+    dm_search **searches; /* running and paused */
+    int searches_n, searches_cap;
+    bool dirty; /* ready jobs or wanting workers changed: the scheduler has something to look at */
+    int64_t expire_at_ms, prune_at_ms;
+    int64_t event_id;
+    bool sweeping; /* searches that are over may have jobs that are not */
+    struct dm_dropped {
+        char hex[72];
+    } * dropped; /* weights versions to let go after the commit */
+    int dropped_n, dropped_cap;
+    dm_outgoing *out;
+    int out_n, out_cap;
+    dm_notice *notices;
+    int notices_n, notices_cap;
+    dm_request requests[DM_TURN_MESSAGES];
+    int requests_n;
+    uint64_t messages, turns, failed_turns; /* for metrics */
+    int64_t commit_ns;
+};
+
+/* ---- coord.c: turns, answers, events */
+es_status dm_coord_enter(dm_coord *c,
+                         es_error *err) ES_MUST_CHECK; /* begins the turn's transaction when it has not begun */
+void dm_coord_reply(dm_coord *c, const dm_addr *to, uint64_t request_id, dm_to_peer *m); /* leaves after the commit */
+void dm_coord_refuse(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *why);
+void dm_coord_json(dm_coord *c, const dm_addr *to, uint64_t request_id, char *json); /* takes json */
+/* An event of schemas/status.md: published after the commit, and stored when it has an id (keep). */
+typedef struct dm_event {
+    es_json j;
+    const char *kind;
+    int64_t id, search, job;
+} dm_event;
+es_json *dm_event_begin(dm_coord *c, dm_event *e, const char *kind, const dm_search *s, int64_t job, bool keep);
+es_status dm_event_end(dm_coord *c, dm_event *e, es_error *err) ES_MUST_CHECK;
+void dm_coord_drop_version(dm_coord *c, const char *hex); /* after the commit, if no row needs it then */
+
+/* ---- coord_search.c: searches in memory, submit and commands */
+es_status dm_searches_load(dm_coord *c, es_error *err) ES_MUST_CHECK;
+void dm_searches_free(dm_coord *c);
+dm_search *dm_search_find(dm_coord *c, int64_t id);
+es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Submit *m,
+                       es_error *err) ES_MUST_CHECK;
+es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Command *m,
+                        es_error *err) ES_MUST_CHECK;
+es_status dm_on_noops(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__EnqueueNoop *m,
+                      es_error *err) ES_MUST_CHECK;
+/* Ends a search: its leases stop, its memory goes at the end of the turn. Jobs that are not over are cancelled, little by little, but for a failed
+ * search: an operator may retry it. */
+es_status dm_search_end(dm_coord *c, dm_search *s, dm_search_state to, const char *reason, es_error *err) ES_MUST_CHECK;
+es_status dm_search_phase(dm_search *s, es_error *err, const char *fmt, ...) ES_PRINTF(3, 4) ES_MUST_CHECK;
+es_status dm_searches_work(dm_coord *c,
+                           es_error *err) ES_MUST_CHECK; /* bounded driver work, sweeps; forgets ended searches */
+
+/* ---- coord_worker.c: workers and their leases */
+es_status dm_leases_load(dm_coord *c, es_error *err) ES_MUST_CHECK;
+void dm_workers_free(dm_coord *c);
+es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Hello *m,
+                      es_error *err) ES_MUST_CHECK;
+es_status dm_on_want(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Want *m,
+                     es_error *err) ES_MUST_CHECK;
+es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Heartbeat *m,
+                          es_error *err) ES_MUST_CHECK;
+es_status dm_on_goodbye(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Goodbye *m,
+                        es_error *err) ES_MUST_CHECK;
+es_status dm_workers_expire(dm_coord *c, es_error *err) ES_MUST_CHECK;
+dm_worker *dm_worker_by_uid(dm_coord *c, const ProtobufCBinaryData *uid);
+void dm_worker_heard(dm_coord *c, dm_worker *w, const dm_addr *from);
+void dm_worker_want(dm_coord *c, dm_worker *w, uint32_t want, uint64_t id);
+void dm_worker_tell_unknown(dm_coord *c, const dm_addr *to, uint64_t id);
+es_status dm_worker_drain(dm_coord *c, dm_worker *w, const char *why,
+                          es_error *err) ES_MUST_CHECK; /* gets no more work */
+dm_lease *dm_lease_add(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready *r, int64_t attempt);
+void dm_lease_drop(dm_coord *c, dm_lease *l); /* memory only */
+/* Gives the job back: running -> ready. `counted` failures and losses are in the lease. */
+es_status dm_lease_return(dm_coord *c, dm_lease *l, int outcome, const char *why, int64_t not_before_ms,
+                          es_error *err) ES_MUST_CHECK;
+
+/* ---- coord_finish.c: results */
+es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__FinishBatch *m,
+                       es_error *err) ES_MUST_CHECK;
+es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const char *code, const char *text,
+                       es_error *err) ES_MUST_CHECK;
+/* An attempt went wrong: another one after a pause, or the end of the job. */
+es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *code, const char *text, const char *log,
+                          es_error *err) ES_MUST_CHECK;
+/* After a job is done: those that waited only for it become ready. */
+es_status dm_job_done_release(dm_coord *c, dm_search *s, int64_t job, es_error *err) ES_MUST_CHECK;
+
+/* ---- coord_sched.c: who gets which job */
+es_status dm_sched_run(dm_coord *c, es_error *err) ES_MUST_CHECK;
+/* Sends grants of at most `n` leases again that the worker never named; *sent. */
+es_status dm_sched_send_again(dm_coord *c, dm_worker *w, uint32_t n, uint64_t request_id, uint32_t *sent,
+                              es_error *err) ES_MUST_CHECK;
+void dm_sched_added(dm_search *s, const dm_ready *r); /* a job has become ready */
+void dm_sched_later(dm_search *s, int64_t due_ms);    /* one is ready, but not before */
+
+/* ---- coord_query.c */
+es_status dm_on_query(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Query *m,
+                      es_error *err) ES_MUST_CHECK;
+
+#endif

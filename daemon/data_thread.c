@@ -1,0 +1,221 @@
+#include "daemon/data_thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/weights.h"
+
+enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 600000, COLLECT_AGE_MS = 86400000 };
+
+struct dm_data {
+    void *router, *pair, *control; /* control: the main thread's end of the pair */
+    dm_weights *weights;
+    pthread_t thread;
+    bool started;
+    char endpoint[256];
+    int64_t collect_at_ms;
+};
+
+typedef struct data_message {
+    zmq_msg_t from, body;
+    dm_bytes reply;
+} data_message;
+
+es_status dm_bind(void *socket, const char *endpoint, char bound[256], es_error *err)
+{
+    size_t n = 256;
+    if (zmq_bind(socket, endpoint) != 0) {
+        int e = errno;
+        if (e == EADDRINUSE)
+            return es_fail(err, ES_BUSY, endpoint,
+                           "the address is in use: another program, perhaps another espalierd, listens there");
+        return es_fail(err, e == EACCES ? ES_DENIED : ES_INVALID, endpoint, "cannot listen there: %s", zmq_strerror(e));
+    }
+    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &n) != 0)
+        snprintf(bound, 256, "%s", endpoint);
+    if (strncmp(bound, "tcp://0.0.0.0:", 14) == 0) {
+        char port[64];
+        snprintf(port, sizeof port, "%s", bound + 14);
+        snprintf(bound, 256, "tcp://*:%s", port);
+    }
+    return ES_OK;
+}
+
+static bool data_take(dm_data *d, data_message *m)
+{
+    zmq_msg_init(&m->from);
+    zmq_msg_init(&m->body);
+    m->reply = (dm_bytes){0};
+    if (zmq_msg_recv(&m->from, d->router, ZMQ_DONTWAIT) < 0)
+        return false;
+    while (zmq_msg_more(&m->from)) { /* the last frame is the request */
+        if (zmq_msg_recv(&m->body, d->router, 0) < 0 || !zmq_msg_more(&m->body))
+            break;
+    }
+    return true;
+}
+
+static void data_give(dm_data *d, data_message *m)
+{
+    if (m->reply.data && zmq_send(d->router, zmq_msg_data(&m->from), zmq_msg_size(&m->from), ZMQ_SNDMORE) >= 0)
+        zmq_send(d->router, m->reply.data, m->reply.n, 0);
+    free(m->reply.data);
+    zmq_msg_close(&m->from);
+    zmq_msg_close(&m->body);
+}
+
+static es_status data_answer_all(dm_data *d, data_message *batch, int n, es_error *err)
+{
+    int64_t now = es_clock_wall_ms(es_clock_system());
+    ES_RETURN(dm_weights_begin(d->weights, err));
+    for (int i = 0; i < n; i++)
+        ES_RETURN(dm_weights_answer(d->weights, zmq_msg_data(&batch[i].body), zmq_msg_size(&batch[i].body), now,
+                                    &batch[i].reply, err));
+    return dm_weights_commit(d->weights, err);
+}
+
+static void data_batch(dm_data *d)
+{
+    data_message batch[BATCH_MESSAGES + 1];
+    es_error err, second;
+    size_t bytes = 0;
+    int n = 0;
+    while (n < BATCH_MESSAGES && bytes < BATCH_BYTES && data_take(d, &batch[n]))
+        bytes += zmq_msg_size(&batch[n++].body);
+    if (n == 0)
+        return;
+    es_status s = data_answer_all(d, batch, n, &err);
+    if (s != ES_OK) { /* nothing of it is on disk: say so to each */
+        dm_weights_rollback(d->weights);
+        es_log_error(ES_LOG_ERROR, "weights", &err);
+        for (int i = 0; i < n; i++) {
+            free(batch[i].reply.data);
+            batch[i].reply = (dm_bytes){0};
+            if (dm_weights_refusal(zmq_msg_data(&batch[i].body), zmq_msg_size(&batch[i].body), &err, &batch[i].reply,
+                                   &second) != ES_OK)
+                batch[i].reply = (dm_bytes){0};
+        }
+    }
+    for (int i = 0; i < n; i++)
+        data_give(d, &batch[i]);
+}
+
+static void data_collect(dm_data *d)
+{
+    es_error err;
+    int64_t now = es_clock_wall_ms(es_clock_system()), collected = 0;
+    if (now < d->collect_at_ms)
+        return;
+    es_status s = dm_weights_collect(d->weights, now - COLLECT_AGE_MS, &collected, &err);
+    if (s != ES_OK)
+        es_log_error(ES_LOG_WARN, "collecting unused weights", &err);
+    d->collect_at_ms = now + (collected ? 1000 : COLLECT_EVERY_MS);
+}
+
+/* Returns false when the main thread says that it is over. */
+static bool data_orders(dm_data *d)
+{
+    char hex[128];
+    es_error err;
+    int n;
+    while ((n = zmq_recv(d->pair, hex, sizeof hex - 1, ZMQ_DONTWAIT)) >= 0) {
+        if (n == 0)
+            return false;
+        hex[n < (int)sizeof hex ? n : (int)sizeof hex - 1] = 0;
+        es_status s = dm_weights_begin(d->weights, &err);
+        if (s == ES_OK)
+            s = dm_weights_drop(d->weights, hex, &err);
+        if (s == ES_OK)
+            s = dm_weights_commit(d->weights, &err);
+        if (s != ES_OK) { /* it stays: costs room, harms nothing */
+            dm_weights_rollback(d->weights);
+            es_log_error(ES_LOG_WARN, "dropping a weights version", &err);
+        }
+    }
+    return true;
+}
+
+static void *data_main(void *ctx)
+{
+    dm_data *d = ctx;
+    bool on = true;
+    while (on) {
+        zmq_pollitem_t items[] = {{.socket = d->router, .events = ZMQ_POLLIN},
+                                  {.socket = d->pair, .events = ZMQ_POLLIN}};
+        if (zmq_poll(items, 2, 1000) < 0 && errno == ETERM)
+            break;
+        on = data_orders(d);
+        data_batch(d);
+        data_collect(d);
+    }
+    return NULL;
+}
+
+es_status dm_data_start(void *zmq, const char *endpoint, const char *path, dm_data **out, es_error *err)
+{
+    dm_data *d = *out = es_xcalloc(1, sizeof *d);
+    es_status s = ES_OK;
+    int hwm = 1000, linger = 0;
+    int64_t max = DM_DATA_MAX;
+    ES_GOTO(dm_weights_open(path, &d->weights, err));
+    d->router = zmq_socket(zmq, ZMQ_ROUTER);
+    d->pair = zmq_socket(zmq, ZMQ_PAIR);
+    d->control = zmq_socket(zmq, ZMQ_PAIR);
+    if (!d->router || !d->pair || !d->control) {
+        s = es_fail(err, ES_IO, endpoint, "no more sockets: %s", zmq_strerror(errno));
+        goto fail;
+    }
+    zmq_setsockopt(d->router, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(d->router, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(d->control, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(d->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
+    ES_GOTO(dm_bind(d->router, endpoint, d->endpoint, err));
+    if (zmq_bind(d->pair, "inproc://data-orders") != 0 || zmq_connect(d->control, "inproc://data-orders") != 0) {
+        s = es_fail(err, ES_IO, "inproc", "%s", zmq_strerror(errno));
+        goto fail;
+    }
+    if (pthread_create(&d->thread, NULL, data_main, d) != 0) {
+        s = es_fail(err, ES_NO_MEMORY, NULL, "no more threads");
+        goto fail;
+    }
+    d->started = true;
+    return ES_OK;
+fail:
+    dm_data_stop(out);
+    return s;
+}
+
+const char *dm_data_endpoint(const dm_data *d) { return d->endpoint; }
+
+void dm_data_drop(dm_data *d, const char *hex)
+{
+    if (zmq_send(d->control, hex, strlen(hex), ZMQ_DONTWAIT) < 0)
+        es_log(ES_LOG_WARN, "a weights version stays: the data thread is behind");
+}
+
+void dm_data_stop(dm_data **pd)
+{
+    dm_data *d = *pd;
+    if (!d)
+        return;
+    if (d->started) {
+        zmq_send(d->control, "", 0, 0);
+        pthread_join(d->thread, NULL);
+    }
+    if (d->router)
+        zmq_close(d->router);
+    if (d->pair)
+        zmq_close(d->pair);
+    if (d->control)
+        zmq_close(d->control);
+    dm_weights_close(&d->weights);
+    free(d);
+    *pd = NULL;
+}

@@ -1,0 +1,87 @@
+/* main.c - espalierd: reads its configuration, opens what it owns, and turns until it is told to end.
+ *
+ * A tour: server.c has the sockets and the loop; each round it hands at most 256 messages to coord.c and calls dm_coord_turn, which is one transaction.
+ * coord_worker.c knows the workers, coord_sched.c gives them jobs, coord_finish.c takes results, driver_*.c decide what comes next, job.c is the only place where
+ * a job changes its state, store_*.c hold the SQL. */
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "daemon/server.h"
+
+static const char usage[] =
+    "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--log LEVEL]\n"
+    "\n"
+    "The coordinator: keeps searches and jobs in DIR, gives jobs to workers. Options win over FILE (espalierd.yaml).\n"
+    "Prints one line beginning with \"ready\" when it listens. SIGTERM ends it; nothing is lost however it ends.\n";
+
+static int option(dm_config *c, int opt, const char *value)
+{
+    char *to = opt == 'd'   ? c->dir
+               : opt == 'k' ? c->control[0]
+               : opt == 'w' ? c->data
+               : opt == 's' ? c->status
+               : opt == 'h' ? c->http
+                            : NULL;
+    if (opt == 'l')
+        return es_log_level_parse(value, &c->log) ? 0 : -1;
+    if (opt == 'k')
+        c->controls = 1;
+    return to && snprintf(to, DM_CONFIG_TEXT, "%s", value) < DM_CONFIG_TEXT ? 0 : -1;
+}
+
+static es_status configure(int argc, char **argv, dm_config *c, es_error *err)
+{
+    static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},    {"control", 1, NULL, 'k'},
+                                          {"data", 1, NULL, 'w'},   {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},
+                                          {"log", 1, NULL, 'l'},    {"help", 0, NULL, '?'},   {NULL, 0, NULL, 0}};
+    int opt;
+    dm_config_default(c);
+    while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
+        if (opt == 'c')
+            ES_RETURN(dm_config_read(optarg, c, err));
+    optind = 1;
+    while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
+        if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))
+            return es_fail(err, ES_INVALID, opt == '?' ? "command line" : optarg, "is not understood\n%s", usage);
+    }
+    if (optind < argc)
+        return es_fail(err, ES_INVALID, argv[optind], "is not understood\n%s", usage);
+    return dm_config_check(c, err);
+}
+
+static int complain(const es_error *err)
+{
+    char line[800];
+    fprintf(stderr, "espalierd: %s\n", es_error_line(err, line, sizeof line));
+    return err->code == ES_INVALID ? 2 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    dm_config config;
+    dm_server *server = NULL;
+    es_error err = {0};
+    sigset_t ends;
+    if (configure(argc, argv, &config, &err) != ES_OK)
+        return complain(&err);
+    es_log_init("espalierd", config.log);
+    signal(SIGPIPE, SIG_IGN);
+    /* Blocked before any thread starts, so that signals come only through the descriptor. */
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    sigprocmask(SIG_BLOCK, &ends, NULL);
+    int fd = signalfd(-1, &ends, SFD_CLOEXEC);
+    if (dm_server_open(&config, &server, &err) != ES_OK)
+        return complain(&err);
+    puts(dm_server_ready(server));
+    fflush(stdout);
+    es_status s = dm_server_run(server, fd, &err);
+    dm_server_close(&server);
+    close(fd);
+    return s == ES_OK ? 0 : complain(&err);
+}

@@ -1,0 +1,229 @@
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "daemon/data_thread.h"
+#include "daemon/weights.h"
+#include "daemon/wire_codec.h"
+
+struct dm_server {
+    dm_config config;
+    void *zmq, *router, *pub;
+    int lock;
+    dm_data *data;
+    dm_weights *weights; /* the main thread's own connection: "is it there?" */
+    dm_coord *coord;
+    char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
+    char state_path[400], weights_path[400];
+};
+
+/* ---- what the coordinator asks of the world */
+
+static void server_send(void *ctx, const dm_addr *to, const void *bytes, size_t n)
+{
+    dm_server *s = ctx;
+    if (zmq_send(s->router, to->id, to->n, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+        zmq_send(s->router, bytes, n, ZMQ_DONTWAIT);
+}
+
+static void server_publish(void *ctx, const char *topic, const char *json)
+{
+    dm_server *s = ctx;
+    if (s->pub && zmq_send(s->pub, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+        zmq_send(s->pub, json, strlen(json), ZMQ_DONTWAIT);
+}
+
+static bool server_has_version(void *ctx, const char *hex)
+{
+    dm_server *s = ctx;
+    return dm_weights_has(s->weights, hex);
+}
+
+static void server_drop_version(void *ctx, const char *hex)
+{
+    dm_server *s = ctx;
+    dm_data_drop(s->data, hex);
+}
+
+static es_status server_backup(void *ctx, const char *dir, es_error *err)
+{
+    dm_server *s = ctx;
+    char path[600];
+    snprintf(path, sizeof path, "%s/weights.db", dir);
+    return dm_weights_backup(s->weights, path, err);
+}
+
+/* ---- opening */
+
+/* One coordinator a folder. The lock goes with the process, however it ends. */
+static es_status server_lock(dm_server *s, es_error *err)
+{
+    char path[400], pid[32] = "";
+    snprintf(path, sizeof path, "%s/espalierd.lock", s->config.dir);
+    s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (s->lock < 0)
+        return es_fail_errno(err, path, "cannot write in the folder of the databases");
+    if (flock(s->lock, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t n = pread(s->lock, pid, sizeof pid - 1, 0);
+        if (n > 0 && pid[n - 1] == '\n')
+            pid[n - 1] = 0;
+        return es_fail(err, ES_BUSY, s->config.dir, "another espalierd (process %s) owns this folder",
+                       pid[0] ? pid : "unknown");
+    }
+    snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+    if (ftruncate(s->lock, 0) != 0 || pwrite(s->lock, pid, strlen(pid), 0) < 0)
+        return es_fail_errno(err, path, "cannot write in the folder of the databases");
+    return ES_OK;
+}
+
+static es_status server_sockets(dm_server *s, es_error *err)
+{
+    int hwm = 100000, linger = 500, zero = 0, backlog = 4096;
+    int64_t max = DM_CONTROL_MAX;
+    s->router = zmq_socket(s->zmq, ZMQ_ROUTER);
+    if (!s->router)
+        return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
+    zmq_setsockopt(s->router, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s->router, ZMQ_RCVHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s->router, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(s->router, ZMQ_BACKLOG, &backlog, sizeof backlog);
+    zmq_setsockopt(s->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
+    for (int i = 0; i < s->config.controls; i++)
+        ES_RETURN(dm_bind(s->router, s->config.control[i], s->bound[i], err));
+    if (!s->config.status[0])
+        return ES_OK;
+    s->pub = zmq_socket(s->zmq, ZMQ_PUB);
+    if (!s->pub)
+        return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
+    zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
+    return dm_bind(s->pub, s->config.status, s->status, err);
+}
+
+es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)
+{
+    dm_server *s = *out = es_xcalloc(1, sizeof *s);
+    es_status status = ES_OK;
+    s->config = *config;
+    s->lock = -1;
+    status = dm_config_check(&s->config, err);
+    if (status == ES_OK)
+        status = es_file_mkdirs(s->config.dir, err);
+    if (status == ES_OK)
+        status = server_lock(s, err);
+    if (status != ES_OK)
+        goto fail;
+    snprintf(s->state_path, sizeof s->state_path, "%s/state.db", s->config.dir);
+    snprintf(s->weights_path, sizeof s->weights_path, "%s/weights.db", s->config.dir);
+    s->zmq = zmq_ctx_new();
+    zmq_ctx_set(s->zmq, ZMQ_MAX_SOCKETS, 65000);
+    status = server_sockets(s, err);
+    if (status == ES_OK)
+        status = dm_data_start(s->zmq, s->config.data, s->weights_path, &s->data, err);
+    if (status == ES_OK)
+        status = dm_weights_open(s->weights_path, &s->weights, err);
+    if (status != ES_OK)
+        goto fail;
+    dm_options o = s->config.coord;
+    o.state_path = s->state_path;
+    o.data_endpoint = dm_data_endpoint(s->data);
+    o.endpoints[0] = s->bound[0];
+    o.endpoints[1] = s->status;
+    o.endpoints[2] = s->config.http;
+    dm_env env = {.ctx = s,
+                  .clock = es_clock_system(),
+                  .seed = (uint64_t)es_clock_wall_ms(es_clock_system()),
+                  .send = server_send,
+                  .publish = server_publish,
+                  .has_version = server_has_version,
+                  .drop_version = server_drop_version,
+                  .backup = server_backup};
+    status = dm_coord_open(&o, &env, &s->coord, err);
+    if (status != ES_OK)
+        goto fail;
+    snprintf(s->ready, sizeof s->ready, "ready control=%s data=%s status=%s dir=%s", s->bound[0],
+             dm_data_endpoint(s->data), s->status, s->config.dir);
+    return ES_OK;
+fail:
+    dm_server_close(out);
+    return status;
+}
+
+const char *dm_server_ready(const dm_server *s) { return s->ready; }
+
+/* ---- running */
+
+/* Takes what is there, at most one turn's worth. */
+static void server_receive(dm_server *s)
+{
+    for (int i = 0; i < DM_TURN_MESSAGES; i++) {
+        dm_addr from = {0};
+        zmq_msg_t id, body;
+        zmq_msg_init(&id);
+        zmq_msg_init(&body);
+        if (zmq_msg_recv(&id, s->router, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&id);
+            zmq_msg_close(&body);
+            return;
+        }
+        bool more = zmq_msg_more(&id) != 0;
+        while (more) /* the last frame is the message */
+            more = zmq_msg_recv(&body, s->router, 0) >= 0 && zmq_msg_more(&body);
+        if (zmq_msg_size(&id) <= DM_ADDR_MAX) {
+            from.n = (uint8_t)zmq_msg_size(&id);
+            memcpy(from.id, zmq_msg_data(&id), from.n);
+            dm_coord_deliver(s->coord, &from, zmq_msg_data(&body), zmq_msg_size(&body));
+        }
+        zmq_msg_close(&id);
+        zmq_msg_close(&body);
+    }
+}
+
+es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
+{
+    for (;;) {
+        int wait = dm_coord_turn(s->coord);
+        if (dm_coord_shutdown_asked(s->coord)) {
+            es_log(ES_LOG_INFO, "ends: asked by an operator");
+            return ES_OK;
+        }
+        zmq_pollitem_t items[] = {{.socket = s->router, .events = ZMQ_POLLIN}, {.fd = signal_fd, .events = ZMQ_POLLIN}};
+        if (zmq_poll(items, 2, wait) < 0 && errno != EINTR)
+            return es_fail(err, ES_IO, "control", "%s", zmq_strerror(errno));
+        if (items[1].revents & ZMQ_POLLIN) {
+            es_log(ES_LOG_INFO, "ends: asked by a signal");
+            return ES_OK;
+        }
+        server_receive(s);
+    }
+}
+
+void dm_server_close(dm_server **ps)
+{
+    dm_server *s = *ps;
+    if (!s)
+        return;
+    dm_coord_close(&s->coord);
+    dm_data_stop(&s->data);
+    dm_weights_close(&s->weights);
+    if (s->router)
+        zmq_close(s->router);
+    if (s->pub)
+        zmq_close(s->pub);
+    if (s->zmq)
+        zmq_ctx_term(s->zmq);
+    if (s->lock >= 0)
+        close(s->lock);
+    free(s);
+    *ps = NULL;
+}

@@ -1,0 +1,23 @@
+/* server.h - the sockets of a coordinator process: control, data, status; and its two threads.
+ *
+ *     dm_server *s; dm_server_open(&config, &s, err);         // lock, databases, sockets: everything that can be wrong is told here
+ *     puts(dm_server_ready(s));                                // where it listens, for whoever waits for it
+ *     dm_server_run(s, signal_fd, err);                        // until SIGTERM, SIGINT or VERB_SHUTDOWN
+ *     dm_server_close(&s);
+ *
+ * The main thread owns the control ROUTER, the status PUB and state.db. A second thread owns the data ROUTER and its own connection to weights.db, so that
+ * control messages never wait behind weights. The two talk over one inproc pair: versions to drop, and the end.
+ */
+#ifndef DM_SERVER_H
+#define DM_SERVER_H
+
+#include "daemon/config.h"
+
+typedef struct dm_server dm_server;
+es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err) ES_MUST_CHECK;
+const char *dm_server_ready(const dm_server *s); /* "ready control=tcp://... data=... status=..." with the real ports */
+/* signal_fd: a signalfd of the signals that end the process. */
+es_status dm_server_run(dm_server *s, int signal_fd, es_error *err) ES_MUST_CHECK;
+void dm_server_close(dm_server **s);
+
+#endif

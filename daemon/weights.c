@@ -1,0 +1,329 @@
+#include "daemon/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/hash.h"
+
+enum { CHUNK_MAX = 1 << 20, MISSING_MAX = 60000 };
+
+extern const char *const dm_weights_sql[];
+
+struct dm_weights {
+    dm_db *db;
+};
+
+es_status dm_weights_open(const char *path, dm_weights **out, es_error *err)
+{
+    dm_weights *w = *out = es_xcalloc(1, sizeof *w);
+    dm_db_options o = {
+        .path = path, .schema = "weights", .migrations = dm_weights_sql, .busy_ms = 10000, .cache_kib = 8 << 10};
+    es_status s = dm_db_open(&o, &w->db, err);
+    if (s != ES_OK)
+        dm_weights_close(out);
+    return s;
+}
+
+void dm_weights_close(dm_weights **w)
+{
+    if (!*w)
+        return;
+    dm_db_close(&(*w)->db);
+    free(*w);
+    *w = NULL;
+}
+
+es_status dm_weights_begin(dm_weights *w, es_error *err) { return dm_db_begin(w->db, err); }
+es_status dm_weights_commit(dm_weights *w, es_error *err) { return dm_db_commit(w->db, err); }
+void dm_weights_rollback(dm_weights *w) { dm_db_rollback(w->db); }
+es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) { return dm_db_backup(w->db, path, err); }
+
+bool dm_weights_has(dm_weights *w, const char *hex)
+{
+    int64_t one;
+    return dm_db_get_i64(w->db, &one, "SELECT 1 FROM version WHERE id = ?", NULL, "s", hex) == ES_OK;
+}
+
+/* ---- requests; each fills in `reply`, or `why` for what is wrong with the request */
+
+typedef struct answer {
+    dm_weights *w;
+    int64_t now_ms;
+    dm_data_reply reply;
+    Espalier__Wire__Missing missing;
+    Espalier__Wire__Stored stored;
+    Espalier__Wire__ManifestBytes manifest;
+    Espalier__Wire__PutChunk chunk;
+    Espalier__Wire__Error error;
+    es_error why;
+    char hex[ES_HASH_HEX];
+    dm_stmt *open; /* whose row the reply borrows */
+    void *owned;
+} answer;
+
+static es_status do_missing(answer *a, const Espalier__Wire__Missing *m, es_error *err)
+{
+    if (m->n_chunks > MISSING_MAX) {
+        es_fail(&a->why, ES_INVALID, "missing", "asks for %zu chunks, at most %d at once", m->n_chunks, MISSING_MAX);
+        return ES_OK;
+    }
+    ProtobufCBinaryData *list = a->owned = es_xcalloc(m->n_chunks + 1, sizeof *list);
+    for (size_t i = 0; i < m->n_chunks; i++) {
+        int64_t one;
+        es_status s = dm_db_get_i64(a->w->db, &one, "SELECT 1 FROM chunk WHERE hash = ?", err, "b", m->chunks[i].data,
+                                    m->chunks[i].len);
+        if (s == ES_NOT_FOUND)
+            list[a->missing.n_chunks++] = m->chunks[i];
+        else if (s != ES_OK)
+            return s;
+    }
+    a->missing.chunks = list;
+    a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_MISSING;
+    a->reply.missing = &a->missing;
+    return ES_OK;
+}
+
+static es_status do_put_chunk(answer *a, const Espalier__Wire__PutChunk *m, es_error *err)
+{
+    es_hash h;
+    if (m->data.len < 1 || m->data.len > CHUNK_MAX || m->hash.len != ES_HASH_BYTES) {
+        es_fail(&a->why, ES_INVALID, "put_chunk", "has %zu bytes under a hash of %zu: 1 to %d under %d are allowed",
+                m->data.len, m->hash.len, CHUNK_MAX, ES_HASH_BYTES);
+        return ES_OK;
+    }
+    es_hash_bytes(m->data.data, m->data.len, &h);
+    es_hash_hex(&h, a->hex);
+    if (memcmp(h.b, m->hash.data, ES_HASH_BYTES) != 0) {
+        es_fail(&a->why, ES_CORRUPT, "put_chunk", "the bytes hash to %.16s..., not to the hash they came with", a->hex);
+        return ES_OK;
+    }
+    ES_RETURN(dm_db_run(
+        a->w->db,
+        "INSERT INTO chunk (hash, added_ms, data) VALUES (?, ?, ?) ON CONFLICT (hash) DO UPDATE SET added_ms ="
+        " excluded.added_ms",
+        err, "bib", m->hash.data, m->hash.len, a->now_ms, m->data.data, m->data.len));
+    a->stored.weights = a->hex;
+    a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_STORED;
+    a->reply.stored = &a->stored;
+    return ES_OK;
+}
+
+/* All chunks here, lengths as claimed. Wrong: a->why. */
+static es_status manifest_check(answer *a, const Espalier__Wire__Manifest *m, int64_t *total, es_error *err)
+{
+    *total = 0;
+    for (size_t i = 0; i < m->n_arrays; i++) {
+        const Espalier__Wire__Array *x = m->arrays[i];
+        uint64_t sum = 0;
+        for (size_t k = 0; k < x->n_chunks; k++) {
+            int64_t length;
+            es_status s = dm_db_get_i64(a->w->db, &length, "SELECT length(data) FROM chunk WHERE hash = ?", err, "b",
+                                        x->chunks[k].data, x->chunks[k].len);
+            if (s == ES_NOT_FOUND) {
+                es_fail(&a->why, ES_NOT_FOUND, x->name, "chunk %zu of %zu is not in the store: send it first", k,
+                        x->n_chunks);
+                return ES_OK;
+            }
+            ES_RETURN(s);
+            sum += (uint64_t)length;
+        }
+        if (sum != x->bytes) {
+            es_fail(&a->why, ES_CORRUPT, x->name, "its chunks have %llu bytes, the manifest says %llu",
+                    (unsigned long long)sum, (unsigned long long)x->bytes);
+            return ES_OK;
+        }
+        *total += (int64_t)sum;
+    }
+    return ES_OK;
+}
+
+static es_status do_put_manifest(answer *a, const Espalier__Wire__PutManifest *m, es_error *err)
+{
+    ProtobufCMessage *base = NULL;
+    es_hash h;
+    int64_t total;
+    if (dm_decode(&espalier__wire__manifest__descriptor, m->manifest.data, m->manifest.len, &base, &a->why) != ES_OK)
+        return ES_OK;
+    a->why.code = ES_OK;
+    const Espalier__Wire__Manifest *man = (const Espalier__Wire__Manifest *)base;
+    es_hash_bytes(m->manifest.data, m->manifest.len, &h);
+    es_hash_hex(&h, a->hex);
+    es_status s = ES_OK;
+    if (!dm_weights_has(a->w, a->hex)) {
+        s = manifest_check(a, man, &total, err);
+        if (s == ES_OK && a->why.code == ES_OK)
+            s = dm_db_run(a->w->db,
+                          "INSERT INTO version (id, kind, bytes, created_ms, manifest) VALUES (?, ?, ?, ?, ?)", err,
+                          "ssiib", a->hex, man->kind, total, a->now_ms, m->manifest.data, m->manifest.len);
+        for (size_t i = 0; s == ES_OK && a->why.code == ES_OK && i < man->n_arrays; i++)
+            for (size_t k = 0; s == ES_OK && k < man->arrays[i]->n_chunks; k++)
+                s = dm_db_run(a->w->db, "INSERT OR IGNORE INTO version_chunk (chunk, version) VALUES (?, ?)", err, "bs",
+                              man->arrays[i]->chunks[k].data, man->arrays[i]->chunks[k].len, a->hex);
+    }
+    dm_message_free(&base);
+    a->stored.weights = a->hex;
+    a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_STORED;
+    a->reply.stored = &a->stored;
+    return s;
+}
+
+static es_status do_get_manifest(answer *a, const Espalier__Wire__GetManifest *m, es_error *err)
+{
+    size_t n;
+    ES_RETURN(dm_db_query(a->w->db, &a->open, "SELECT manifest FROM version WHERE id = ?", err, "s", m->weights));
+    es_status s = dm_stmt_row(a->open, err);
+    if (s == ES_NOT_FOUND) {
+        es_fail(&a->why, ES_NOT_FOUND, m->weights, "there is no such weights version");
+        return ES_OK;
+    }
+    ES_RETURN(s);
+    a->manifest.manifest.data = (uint8_t *)(uintptr_t)dm_stmt_blob(a->open, 0, &n);
+    a->manifest.manifest.len = n;
+    a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_MANIFEST;
+    a->reply.manifest = &a->manifest;
+    return ES_OK;
+}
+
+static es_status do_get_chunk(answer *a, const Espalier__Wire__GetChunk *m, es_error *err)
+{
+    size_t n;
+    ES_RETURN(
+        dm_db_query(a->w->db, &a->open, "SELECT data FROM chunk WHERE hash = ?", err, "b", m->hash.data, m->hash.len));
+    es_status s = dm_stmt_row(a->open, err);
+    if (s == ES_NOT_FOUND) {
+        es_fail(&a->why, ES_NOT_FOUND, "get_chunk", "there is no such chunk");
+        return ES_OK;
+    }
+    ES_RETURN(s);
+    a->chunk.hash = m->hash;
+    a->chunk.data.data = (uint8_t *)(uintptr_t)dm_stmt_blob(a->open, 0, &n);
+    a->chunk.data.len = n;
+    a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_CHUNK;
+    a->reply.chunk = &a->chunk;
+    return ES_OK;
+}
+
+static es_status answer_dispatch(answer *a, const dm_data_request *r, es_error *err)
+{
+    if (r->version != DM_WIRE_VERSION) {
+        es_fail(&a->why, ES_VERSION, NULL,
+                "this peer speaks protocol %u, the coordinator protocol %d: use programs of the same release",
+                r->version, DM_WIRE_VERSION);
+        return ES_OK;
+    }
+    switch (r->what_case) {
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT_MISSING: return do_missing(a, r->missing, err);
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_CHUNK: return do_put_chunk(a, r->put_chunk, err);
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_MANIFEST: return do_put_manifest(a, r->put_manifest, err);
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT_GET_MANIFEST: return do_get_manifest(a, r->get_manifest, err);
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT_GET_CHUNK: return do_get_chunk(a, r->get_chunk, err);
+    case ESPALIER__WIRE__DATA_REQUEST__WHAT__NOT_SET:
+    case _ESPALIER__WIRE__DATA_REQUEST__WHAT__CASE_IS_INT_SIZE: break;
+    }
+    es_fail(&a->why, ES_UNSUPPORTED, NULL, "this coordinator does not know that request");
+    return ES_OK;
+}
+
+static es_status answer_encode(answer *a, uint64_t request_id, dm_bytes *reply, es_error *err)
+{
+    if (a->why.code != ES_OK) {
+        a->error.code = (char *)(uintptr_t)es_status_name(a->why.code);
+        a->error.where = a->why.where;
+        a->error.text = a->why.text;
+        a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_ERROR;
+        a->reply.error = &a->error;
+    }
+    a->reply.version = DM_WIRE_VERSION;
+    a->reply.request_id = request_id;
+    return dm_encode(&a->reply.base, DM_DATA_MAX, reply, err);
+}
+
+static void answer_init(answer *a, dm_weights *w, int64_t now_ms)
+{
+    *a = (answer){.w = w, .now_ms = now_ms};
+    espalier__wire__data_reply__init(&a->reply);
+    espalier__wire__missing__init(&a->missing);
+    espalier__wire__stored__init(&a->stored);
+    espalier__wire__manifest_bytes__init(&a->manifest);
+    espalier__wire__put_chunk__init(&a->chunk);
+    espalier__wire__error__init(&a->error);
+}
+
+es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t now_ms, dm_bytes *reply, es_error *err)
+{
+    answer a;
+    ProtobufCMessage *base = NULL;
+    uint64_t id = 0;
+    es_status s = ES_OK;
+    answer_init(&a, w, now_ms);
+    if (dm_decode(&espalier__wire__data_request__descriptor, bytes, n, &base, &a.why) == ES_OK) {
+        a.why.code = ES_OK;
+        id = ((const dm_data_request *)base)->request_id;
+        s = answer_dispatch(&a, (const dm_data_request *)base, err);
+    }
+    if (s == ES_OK)
+        s = answer_encode(&a, id, reply, err);
+    dm_stmt_end(a.open);
+    free(a.owned);
+    dm_message_free(&base);
+    return s;
+}
+
+es_status dm_weights_refusal(const void *bytes, size_t n, const es_error *why, dm_bytes *reply, es_error *err)
+{
+    answer a;
+    ProtobufCMessage *base = NULL;
+    answer_init(&a, NULL, 0);
+    uint64_t id = 0;
+    if (dm_decode(&espalier__wire__data_request__descriptor, bytes, n, &base, NULL) == ES_OK)
+        id = ((const dm_data_request *)base)->request_id;
+    dm_message_free(&base);
+    a.why = *why;
+    return answer_encode(&a, id, reply, err);
+}
+
+/* ---- letting go */
+
+es_status dm_weights_drop(dm_weights *w, const char *hex, es_error *err)
+{
+    /* Chunks only this version has go with it: first the list, since the rows that tell go too. */
+    es_hash *gone = NULL;
+    size_t n = 0, cap = 0;
+    dm_stmt *q = NULL;
+    es_status s = dm_db_query(
+        w->db, &q,
+        "SELECT chunk FROM version_chunk AS v WHERE version = ?"
+        " AND NOT EXISTS (SELECT 1 FROM version_chunk AS o WHERE o.chunk = v.chunk AND o.version <> v.version)",
+        err, "s", hex);
+    while (s == ES_OK && (s = dm_stmt_row(q, err)) == ES_OK) {
+        size_t bytes;
+        const void *p = dm_stmt_blob(q, 0, &bytes);
+        if (n == cap) {
+            cap = cap ? 2 * cap : 64;
+            gone = es_xrealloc(gone, cap * sizeof *gone);
+        }
+        if (bytes == ES_HASH_BYTES)
+            memcpy(gone[n++].b, p, bytes);
+    }
+    dm_stmt_end(q);
+    s = s == ES_NOT_FOUND ? ES_OK : s;
+    if (s == ES_OK)
+        s = dm_db_run(w->db, "DELETE FROM version_chunk WHERE version = ?", err, "s", hex);
+    if (s == ES_OK)
+        s = dm_db_run(w->db, "DELETE FROM version WHERE id = ?", err, "s", hex);
+    for (size_t i = 0; s == ES_OK && i < n; i++)
+        s = dm_db_run(w->db, "DELETE FROM chunk WHERE hash = ?", err, "b", gone[i].b, (size_t)ES_HASH_BYTES);
+    free(gone);
+    return s;
+}
+
+es_status dm_weights_collect(dm_weights *w, int64_t before_ms, int64_t *collected, es_error *err)
+{
+    ES_RETURN(dm_db_run(w->db,
+                        "DELETE FROM chunk WHERE hash IN (SELECT hash FROM chunk AS c WHERE added_ms < ?"
+                        " AND NOT EXISTS (SELECT 1 FROM version_chunk AS v WHERE v.chunk = c.hash) LIMIT 256)",
+                        err, "i", before_ms));
+    *collected = dm_db_changes(w->db);
+    return ES_OK;
+}

@@ -1,0 +1,430 @@
+#include "tests/daemon/world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/hash.h"
+
+int world_train_steps = 25;
+static char refusal[700];
+const char *world_refusal(void) { return refusal; }
+
+static int64_t world_mono(es_clock *c) { return ((world *)c)->now_ms * 1000000; }
+static int64_t world_wall(es_clock *c) { return 1700000000000 + ((world *)c)->now_ms; }
+
+static void world_out(void *ctx, const dm_addr *to, const void *bytes, size_t n)
+{
+    world *w = ctx;
+    if (w->sent_n == w->sent_cap) {
+        w->sent_cap = w->sent_cap ? 2 * w->sent_cap : 64;
+        w->sent = es_xrealloc(w->sent, (size_t)w->sent_cap * sizeof *w->sent);
+    }
+    w->sent[w->sent_n].peer = to->id[0];
+    w->sent[w->sent_n].n = n;
+    w->sent[w->sent_n].taken = false;
+    w->sent[w->sent_n].bytes = es_xcalloc(1, n + 1);
+    memcpy(w->sent[w->sent_n++].bytes, bytes, n);
+}
+
+static void world_publish(void *ctx, const char *topic, const char *json)
+{
+    (void)topic;
+    (void)json;
+    ((world *)ctx)->published++;
+}
+
+static bool world_has(void *ctx, const char *hex)
+{
+    world *w = ctx;
+    for (int i = 0; i < w->versions_n && i < 64; i++)
+        if (strcmp(w->versions[i], hex) == 0)
+            return true;
+    return false;
+}
+
+static void world_drop(void *ctx, const char *hex)
+{
+    world *w = ctx;
+    snprintf(w->dropped[w->dropped_n++ % 64], 72, "%s", hex);
+}
+
+static void world_open(world *w)
+{
+    es_error err;
+    if (dm_coord_open(&w->options, &w->env, &w->c, &err) != ES_OK) {
+        fprintf(stderr, "coordinator: %s: %s\n", err.where, err.text);
+        abort();
+    }
+}
+
+world *world_new(const char *dir)
+{
+    world *w = es_xcalloc(1, sizeof *w);
+    w->clock = (es_clock){.mono_ns = world_mono, .wall_ms = world_wall};
+    w->now_ms = 1000;
+    w->next_id = 1;
+    snprintf(w->path, sizeof w->path, "%s/state.db", dir);
+    w->options = dm_options_default();
+    w->options.state_path = w->path;
+    w->options.data_endpoint = "tcp://*:1";
+    w->env = (dm_env){.ctx = w,
+                      .clock = &w->clock,
+                      .seed = 1,
+                      .send = world_out,
+                      .publish = world_publish,
+                      .has_version = world_has,
+                      .drop_version = world_drop};
+    world_open(w);
+    world_turn(w);
+    return w;
+}
+
+static void world_forget_sent(world *w)
+{
+    for (int i = 0; i < w->sent_n; i++)
+        free(w->sent[i].bytes);
+    w->sent_n = 0;
+}
+
+void world_free(world **w)
+{
+    dm_coord_close(&(*w)->c);
+    world_forget_sent(*w);
+    free((*w)->sent);
+    free(*w);
+    *w = NULL;
+}
+
+void world_restart(world *w)
+{
+    dm_coord_close(&w->c);
+    world_forget_sent(w);
+    world_open(w);
+    world_turn(w);
+}
+
+int world_turn(world *w) { return dm_coord_turn(w->c); }
+
+void world_pass(world *w, int64_t ms)
+{
+    for (int64_t end = w->now_ms + ms; w->now_ms < end;) {
+        int64_t step = end - w->now_ms < 100 ? end - w->now_ms : 100;
+        w->now_ms += step;
+        world_turn(w);
+    }
+}
+
+void world_send(world *w, int peer, dm_from_peer *m)
+{
+    dm_bytes b;
+    dm_addr from = {.n = 1, .id = {(uint8_t)peer}};
+    if (!m->version)
+        m->version = DM_WIRE_VERSION;
+    if (!m->request_id)
+        m->request_id = w->next_id++;
+    if (dm_encode(&m->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
+        abort();
+    dm_coord_deliver(w->c, &from, b.data, b.n);
+    free(b.data);
+}
+
+dm_to_peer *world_take(world *w, int peer, int what_case)
+{
+    for (int i = 0; i < w->sent_n; i++) {
+        ProtobufCMessage *m;
+        if (w->sent[i].taken || w->sent[i].peer != peer)
+            continue;
+        if (dm_decode(&espalier__wire__to_peer__descriptor, w->sent[i].bytes, w->sent[i].n, &m, NULL) != ES_OK)
+            abort();
+        if ((int)((dm_to_peer *)m)->what_case == what_case) {
+            w->sent[i].taken = true;
+            return (dm_to_peer *)m;
+        }
+        dm_message_free(&m);
+    }
+    return NULL;
+}
+
+void world_free_message(dm_to_peer **m)
+{
+    ProtobufCMessage *base = (ProtobufCMessage *)*m;
+    dm_message_free(&base);
+    *m = NULL;
+}
+
+static ProtobufCBinaryData world_uid(int worker)
+{
+    static uint8_t uid[16];
+    memset(uid, 0, sizeof uid);
+    uid[0] = (uint8_t)worker;
+    uid[8] = 0xaa;
+    return (ProtobufCBinaryData){.len = 16, .data = uid};
+}
+
+void world_hello(world *w, int worker, unsigned slots)
+{
+    static Espalier__Wire__JobKind kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
+    Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char name[32];
+    snprintf(name, sizeof name, "worker-%d", worker);
+    h.worker_uid = world_uid(worker);
+    h.name = name;
+    h.n_kinds = 8;
+    h.kinds = kinds;
+    h.slots = slots;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
+    m.hello = &h;
+    world_send(w, worker, &m);
+}
+
+uint64_t world_want(world *w, int worker, unsigned n)
+{
+    Espalier__Wire__Want want = ESPALIER__WIRE__WANT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    want.worker_uid = world_uid(worker);
+    want.slots = n;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
+    m.want = &want;
+    world_send(w, worker, &m);
+    return m.request_id;
+}
+
+void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n)
+{
+    Espalier__Wire__Heartbeat h = ESPALIER__WIRE__HEARTBEAT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    Espalier__Wire__Progress p[16], *list[16];
+    dm_lease_id copies[16];
+    for (int i = 0; i < n; i++) {
+        espalier__wire__progress__init(&p[i]);
+        copies[i] = leases[i];
+        p[i].lease = &copies[i];
+        list[i] = &p[i];
+    }
+    h.worker_uid = world_uid(worker);
+    h.n_progress = (size_t)n;
+    h.progress = list;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
+    m.heartbeat = &h;
+    world_send(w, worker, &m);
+}
+
+void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outcome, const dm_job_result *r,
+                  const char *code)
+{
+    Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
+    Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list[] = {&f};
+    dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    dm_bytes bytes = {0};
+    lease.job = job;
+    lease.attempt = attempt;
+    f.lease = &lease;
+    f.outcome = (Espalier__Wire__Outcome)outcome;
+    char error[] = "it broke", code_copy[32];
+    snprintf(code_copy, sizeof code_copy, "%s", code ? code : "");
+    f.error_code = code_copy;
+    f.error = error;
+    if (r && dm_encode(&r->base, DM_CONTROL_MAX, &bytes, NULL) != ES_OK)
+        abort();
+    f.result = (ProtobufCBinaryData){.len = bytes.n, .data = bytes.data};
+    b.worker_uid = world_uid(worker);
+    b.n_finish = 1;
+    b.finish = list;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
+    m.finish = &b;
+    world_send(w, worker, &m);
+    free(bytes.data);
+}
+
+void world_noops(world *w, const char *token, unsigned count, int priority)
+{
+    Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char copy[64];
+    snprintf(copy, sizeof copy, "%s", token);
+    e.token = copy;
+    e.count = count;
+    e.priority = priority;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
+    m.enqueue_noop = &e;
+    world_send(w, 200, &m);
+}
+
+/* The answer to a request of client 200, or NULL with the refusal noted. */
+static dm_to_peer *world_answer(world *w, int what_case)
+{
+    world_turn(w);
+    dm_to_peer *m = world_take(w, 200, what_case), *e;
+    refusal[0] = 0;
+    if (!m && (e = world_take(w, 200, ESPALIER__WIRE__TO_PEER__WHAT_ERROR)) != NULL) {
+        snprintf(refusal, sizeof refusal, "%s: %s: %s", e->error->code, e->error->where, e->error->text);
+        world_free_message(&e);
+    }
+    return m;
+}
+
+uint64_t world_submit(world *w, const char *token, const char *text)
+{
+    Espalier__Wire__Submit s = ESPALIER__WIRE__SUBMIT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char *copy = es_xstrdup(text), *token_copy = es_xstrdup(token);
+    s.token = token_copy;
+    s.text = copy;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
+    m.submit = &s;
+    world_send(w, 200, &m);
+    free(copy);
+    free(token_copy);
+    dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED);
+    uint64_t id = a ? a->submitted->search : 0;
+    if (a)
+        world_free_message(&a);
+    return id;
+}
+
+void world_command(world *w, int verb, uint64_t search, int64_t value)
+{
+    Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    c.verb = (Espalier__Wire__Verb)verb;
+    c.search = search;
+    c.value = value;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
+    m.command = &c;
+    world_send(w, 200, &m);
+    dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_DONE);
+    if (a)
+        world_free_message(&a);
+}
+
+char *world_query(world *w, const char *what, uint64_t search, uint64_t job)
+{
+    Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char copy[32];
+    snprintf(copy, sizeof copy, "%s", what);
+    q.what = copy;
+    q.search = search;
+    q.job = job;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
+    m.query = &q;
+    world_send(w, 200, &m);
+    dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_ANSWER);
+    char *json = a ? es_xstrdup(a->answer->json) : NULL;
+    if (a)
+        world_free_message(&a);
+    return json;
+}
+
+const char *world_version(world *w, const char *seed)
+{
+    static char hex[ES_HASH_HEX];
+    es_hash h;
+    es_hash_bytes(seed, strlen(seed), &h);
+    es_hash_hex(&h, hex);
+    if (!world_has(w, hex))
+        snprintf(w->versions[w->versions_n++ % 64], 72, "%s", hex);
+    return hex;
+}
+
+/* ---- a worker whose results are functions of the job */
+
+static void work_train(world *w, const dm_job_spec *spec, dm_job_result *r, char weights[80])
+{
+    char seed[200];
+    r->steps = (uint64_t)world_train_steps;
+    r->step = spec->until_step < r->steps ? spec->until_step : r->steps;
+    snprintf(seed, sizeof seed, "%zu at %" PRIu64 " %d %u", strlen(spec->search_text), r->step, (int)spec->phase,
+             spec->part);
+    snprintf(weights, 80, "%s", world_version(w, seed));
+    r->weights = weights;
+    r->loss = 1;
+}
+
+static uint32_t text_number(const char *text, const char *salt)
+{
+    es_hasher *h = es_hasher_new();
+    es_hash out;
+    es_hasher_add(h, text, strlen(text));
+    es_hasher_add(h, salt, strlen(salt));
+    es_hasher_end(&h, &out);
+    return (uint32_t)out.b[0] << 16 | (uint32_t)out.b[1] << 8 | out.b[2];
+}
+
+static void work_one(world *w, int worker, const Espalier__Wire__Granted *g)
+{
+    ProtobufCMessage *base = NULL;
+    if (dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &base, NULL) != ES_OK)
+        abort();
+    const dm_job_spec *spec = (const dm_job_spec *)base;
+    dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
+    Espalier__Wire__Evaluation e[16], *es[16];
+    Espalier__Wire__Latency l[16], *ls[16];
+    char weights[80], exported[16][80], *xs[16];
+    for (size_t i = 0; i < spec->n_architectures && i < 16; i++) {
+        char *arch = spec->architectures[i];
+        espalier__wire__evaluation__init(&e[i]);
+        espalier__wire__latency__init(&l[i]);
+        e[i].architecture = l[i].architecture = arch;
+        e[i].samples = 10000;
+        e[i].correct = text_number(arch, spec->split) % 10000;
+        l[i].median_ms = 1 + text_number(arch, "latency") % 100;
+        snprintf(exported[i], 80, "%s", world_version(w, arch));
+        es[i] = &e[i];
+        ls[i] = &l[i];
+        xs[i] = exported[i];
+    }
+    switch (g->kind) {
+    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET:
+    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE: work_train(w, spec, &r, weights); break;
+    case ESPALIER__WIRE__JOB_KIND__JOB_ASSEMBLE:
+        snprintf(weights, sizeof weights, "%s", world_version(w, "assembled"));
+        r.weights = weights;
+        break;
+    case ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS:
+        r.n_evaluations = spec->n_architectures;
+        r.evaluations = es;
+        break;
+    case ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY:
+        r.n_latencies = spec->n_architectures;
+        r.latencies = ls;
+        break;
+    case ESPALIER__WIRE__JOB_KIND__JOB_EXPORT:
+        r.n_exported = spec->n_architectures;
+        r.exported = xs;
+        break;
+    default: break;
+    }
+    world_finish(w, worker, g->lease->job, g->lease->attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, &r, NULL);
+    dm_message_free(&base);
+}
+
+int world_work(world *w, int worker)
+{
+    int done = 0;
+    world_want(w, worker, 1);
+    world_turn(w);
+    for (dm_to_peer *m; (m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES)) != NULL;) {
+        for (size_t i = 0; i < m->leases->n_granted; i++, done++)
+            work_one(w, worker, m->leases->granted[i]);
+        world_free_message(&m);
+        world_turn(w);
+    }
+    return done;
+}
+
+int64_t world_count(world *w, const char *column)
+{
+    char *json = world_query(w, "list", 0, 0), key[64];
+    int64_t sum = 0;
+    snprintf(key, sizeof key, "\"%s\":", column);
+    for (const char *p = json; p && (p = strstr(p, key)) != NULL; p += strlen(key))
+        sum += strtoll(p + strlen(key), NULL, 10);
+    free(json);
+    return sum;
+}
