@@ -26,8 +26,6 @@ static es_status zip_unpack(const char *name, const char *member, const uint8_t 
                             uint8_t *to, size_t size, es_error *err)
 {
     if (method == STORED) {
-        if (packed_size != size)
-            return es_fail(err, ES_CORRUPT, name, "member %s: stored with two different sizes", member);
         memcpy(to, packed, size);
         return ES_OK;
     }
@@ -65,7 +63,8 @@ static es_status zip_extract(const char *name, const char *member, const uint8_t
     size_t start = local + LOCAL_SIZE + u16(p + local + 26) + u16(p + local + 28);
     if (start > size || packed > size - start)
         return es_fail(err, ES_CORRUPT, name, "member %s: its data lie outside the file: truncated", member);
-    if (method == DEFLATED && full / 1032 > packed) /* deflate never does better than 1032 : 1 */
+    /* Checked before memory is asked for: deflate never does better than 1032 : 1. */
+    if (method == STORED ? packed != full : full / 1032 > packed)
         return es_fail(err, ES_CORRUPT, name, "member %s: %zu bytes cannot unpack to %zu", member, packed, full);
     ES_RETURN(sn_images_alloc(name, full, data, err));
     ES_GOTO(zip_unpack(name, member, p + start, packed, method, *data, full, err));
