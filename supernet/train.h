@@ -6,8 +6,20 @@
  *     sn_version *v; sn_trainer_save(t, &v, err);                      // values, optimiser arrays, step: everything a resumed run needs for the same bits
  *     sn_evaluate(t, arch, SN_VALIDATION_SPLIT, limit, &eval, err);    // recalibrates batch norm for this architecture, then scores; leaves training state alone
  *
- * To add a training method: one file method_<name>.c with an sn_method_ops, one line in the table in train.c. A method decides which subnets run in a step, with
- * which loss and gradient scaling; the trainer owns batches, gradients, clipping, the update and the schedule.
+ * To add a training method: one file methods/<name>.c with an sn_method_ops (methods.h), one line in the table in train.c. A method decides which subnets run in a
+ * step, with which loss and gradient scaling; the trainer owns batches, gradients, clipping, the update and the schedule.
+ *
+ * State: everything random in a step (its batch, its augmentation, its subnets, its dropout) is a function of (seed, step), so weights, optimiser arrays and the
+ * step number are the whole state, and a version holds exactly them (arrays "values", one per optimiser array, and "stats" while a part is trained).
+ *
+ * Modules (Deep Model Assembling, arXiv:2212.04129; `supernet: {method: modules}`) train one architecture, the largest of the space, as separate jobs, each startable
+ * from versions alone:
+ *
+ *     sn_trainer_phase(t, SN_PHASE_META, 0, NULL, err);                       // then run; its version is `meta`
+ *     sn_trainer_phase(t, SN_PHASE_PART, k, meta, err);                       // k = 1 .. parts; or NULL and sn_trainer_load of an earlier slice of the part
+ *     sn_modules_assemble(t, part_versions, parts, &assembled, err);          // copies every part's parameters
+ *     sn_trainer_phase(t, SN_PHASE_FINETUNE, 0, NULL, err); sn_trainer_load(t, assembled, err);
+ *     sn_trainer_phase(t, SN_PHASE_END_TO_END, 0, NULL, err);                 // the comparison: as many multiply-adds spent on the whole network
  */
 #ifndef SN_TRAIN_H
 #define SN_TRAIN_H
@@ -32,20 +44,53 @@ typedef struct sn_report {
     double mean_loss, images_per_s, seconds;
 } sn_report;
 
-es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **out, es_error *err) ES_MUST_CHECK;
+es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **out,
+                         es_error *err) ES_MUST_CHECK; /* borrows both */
 void sn_trainer_destroy(sn_trainer **t);
-uint64_t sn_train_steps(const sn_trainer *t); /* of the whole training */
+uint64_t sn_train_steps(const sn_trainer *t); /* of the whole training (of this phase) */
 uint64_t sn_trainer_step(const sn_trainer *t);
+/* ES_INVALID when the loss is no longer a finite number: the text names the step and the learning rate. */
 es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, sn_report *out,
                          es_error *err) ES_MUST_CHECK;
 es_status sn_trainer_save(sn_trainer *t, sn_version **out, es_error *err) ES_MUST_CHECK;
 es_status sn_trainer_load(sn_trainer *t, const sn_version *v,
-                          es_error *err) ES_MUST_CHECK; /* names, shapes and the search's identity must match */
-size_t sn_trainer_memory_bytes(const sn_trainer *t);
+                          es_error *err) ES_MUST_CHECK; /* layout, phase and the search's identity must match */
+size_t
+sn_trainer_memory_bytes(const sn_trainer *t); /* weights, optimiser, data and the workspace as far as it has grown */
+const sn_net *sn_trainer_net(const sn_trainer *t);
 
+/* The numbers are those of the wire's Phase. SUPERNET is every method but modules, and (for modules) evaluation of assembled weights. */
+typedef enum sn_phase {
+    SN_PHASE_SUPERNET,
+    SN_PHASE_META,
+    SN_PHASE_PART,
+    SN_PHASE_FINETUNE,
+    SN_PHASE_END_TO_END,
+    SN_PHASES
+} sn_phase;
+/* Restarts the trainer as that phase at step 0. part: 1-based, only for PART. */
+es_status sn_trainer_phase(sn_trainer *t, sn_phase phase, int part, const sn_version *meta,
+                           es_error *err) ES_MUST_CHECK;
+es_status sn_modules_assemble(sn_trainer *t, const sn_version *const *parts, int n, sn_version **out,
+                              es_error *err) ES_MUST_CHECK;
+
+/* What the phases of `method: modules` do and cost; multiply-adds of training: forward 1, gradient of inputs 1, gradient of weights 1 each. */
+typedef struct sn_modules_plan {
+    int parts, blocks, units;
+    int first_block[17];       /* of each part, and the end */
+    uint64_t steps[SN_PHASES]; /* PART: of each part */
+    double macs[SN_PHASES];    /* a whole phase; PART: all parts together */
+    double part_macs[16],
+        critical_macs; /* each part; meta + dearest part + fine-tuning: what remains when parts train at once */
+} sn_modules_plan;
+es_status sn_modules_describe(const sn_trainer *t, sn_modules_plan *out, es_error *err) ES_MUST_CHECK;
+
+/* Batch norm is recalibrated for every evaluated subnet: the average, over batches of SN_EVAL_BATCH, of batch statistics on `supernet.calibration` training samples, drawn
+ * once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all. */
+enum { SN_EVAL_BATCH = 128 };
 typedef struct sn_evaluation {
     uint64_t correct, samples;
-    double loss;
+    double loss; /* mean cross-entropy */
 } sn_evaluation;
 es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out,
                       es_error *err) ES_MUST_CHECK;
@@ -56,7 +101,10 @@ typedef struct sn_latency {
 } sn_latency; /* low, high: quartiles; one image a run */
 es_status sn_measure_latency(sn_trainer *t, const sr_arch *a, sn_latency *out, es_error *err) ES_MUST_CHECK;
 
-/* A subnet cut out to stand alone: dense tensors with its own recalibrated statistics; runs on the net of sn_space_fix with the same outputs bit for bit. */
+/* A subnet cut out to stand alone: dense tensors with its own recalibrated statistics; runs on the net of sn_space_fix with the same outputs bit for bit. Kind "subnet";
+ * its meta names the architecture. */
 es_status sn_extract(sn_trainer *t, const sr_arch *a, sn_version **out, es_error *err) ES_MUST_CHECK;
+/* Extracted tensors into the weights of a stand-alone net: every parameter of both sets must be there with its shape. */
+es_status sn_subnet_load(const sn_version *v, kn_weights *weights, kn_weights *stats, es_error *err) ES_MUST_CHECK;
 
 #endif
