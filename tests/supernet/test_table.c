@@ -54,7 +54,7 @@ START_TEST(refuses)
         ck_assert_status(parse(&c, sp, SMALL, &t, &err), ES_INVALID);
         ck_assert_str_eq(err.where, "small.csv:1");
         ck_assert_has(err.text, "no column \"accuracy\" (task.value); there are key, valid, test, params");
-        strcpy(c.value, "valid");
+        snprintf(c.value, sizeof c.value, "valid");
         ck_assert_status(parse(&c, sp, "", &t, &err), ES_INVALID);
         ck_assert_status(parse(&c, sp, "key,valid,test\n", &t, &err), ES_INVALID);
         ck_assert_has(err.text, "no rows");
@@ -89,8 +89,8 @@ static void published(const char *space, const char *file, const char *key, cons
     double most = 0;
     snprintf(c.file, sizeof c.file, "%s", es_test_shared(file));
     ES_TEST_NEEDS(c.file);
-    strcpy(c.key, key);
-    strcpy(c.value, value);
+    snprintf(c.key, sizeof c.key, "%s", key);
+    snprintf(c.value, sizeof c.value, "%s", value);
     ck_assert_ok_err(sn_space_load(es_test_source(space), &sp, &err), &err);
     ck_assert_ok_err(sn_table_open(&c, sp, &t, &err), &err);
     ck_assert_int_eq(sn_table_rows(t), rows);

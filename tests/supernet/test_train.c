@@ -200,7 +200,7 @@ START_TEST(refuses_what_is_not_its_own)
         ck_assert_status(sn_trainer_new(&l->file, l->dev, &t, &err), ES_INVALID);
         ck_assert_has(err.text, "allowed are 1 to 512");
         l->file.supernet.batch = 32;
-        strcpy(l->file.data.test, "/nonexistent/t10k");
+        snprintf(l->file.data.test, sizeof l->file.data.test, "/nonexistent/t10k");
         ck_assert_status(sn_trainer_new(&l->file, l->dev, &t, &err), ES_NOT_FOUND);
         ck_assert_has(err.where, "/nonexistent/t10k-images-idx3-ubyte");
         lab_destroy(&l);
