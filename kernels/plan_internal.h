@@ -26,7 +26,7 @@ enum {
     KN_BASE_NONE, /* a NULL pointer */
     KN_BASE_WORKSPACE,
     KN_BASE_SCALARS,
-    KN_BASE_VALUES,                         /* + set */
+    KN_BASE_VALUES,                           /* + set */
     KN_BASE_GRADS = KN_BASE_VALUES + KN_SETS, /* + set */
     KN_BASE_SHADOW = KN_BASE_GRADS + KN_SETS, /* + set */
     KN_BASE_IN = KN_BASE_SHADOW + KN_SETS,    /* + slot */
@@ -48,15 +48,15 @@ typedef struct kn_step {
 
 /* What the passes know of a value of the work graph. */
 typedef struct kn_plan_value {
-    kn_val root;   /* towards the value whose memory this is (kn_plan_root); a root's root is itself */
-    kn_val slice;  /* parameter slice whose gradient this output is added to, or KN_NONE */
-    uint32_t reads; /* by live nodes, of this value itself */
-    uint32_t last;  /* roots: last reader of the memory; a node that is dropped does not count */
+    kn_val root;     /* towards the value whose memory this is (kn_plan_root); a root's root is itself */
+    kn_val slice;    /* parameter slice whose gradient this output is added to, or KN_NONE */
+    uint32_t reads;  /* by live nodes, of this value itself */
+    uint32_t last;   /* roots: last reader of the memory; a node that is dropped does not count */
     uint32_t before; /* roots: the last reader but one, or 0 */
-    uint32_t size;  /* roots in the workspace: bytes / 256 while allocated, else 0 */
-    bool added;    /* its producer adds to memory that holds a sum already */
-    bool shared;   /* roots: other values live in its memory */
-    kn_ref at;     /* roots: where it is, once known */
+    uint32_t size;   /* roots in the workspace: bytes / 256 while allocated, else 0 */
+    bool added;      /* its producer adds to memory that holds a sum already */
+    bool shared;     /* roots: other values live in its memory */
+    kn_ref at;       /* roots: where it is, once known */
 } kn_plan_value;
 
 typedef struct kn_hole {
@@ -76,6 +76,8 @@ struct kn_plan {
     uint32_t *uses;
     uint8_t *live;
     uint32_t cap_map, cap_dense, cap_uses, cap_live;
+    kn_val constants[16]; /* the latest small ones, to be shared */
+    uint32_t n_constants;
     /* Memory. */
     kn_hole *holes;
     uint32_t n_holes, cap_holes, high; /* high: units ever used */

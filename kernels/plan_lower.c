@@ -74,13 +74,35 @@ static void make_readable(kn_plan *p, const kn_node *n, kn_val *in)
     }
 }
 
+/* A small constant is made once for all its readers; a large one would occupy memory between them. */
+static kn_val constant(kn_plan *p, kn_shape shape, float value)
+{
+    enum { SMALL = 1024, KEPT = sizeof p->constants / sizeof *p->constants };
+    bool small = kn_shape_count(&shape) <= SMALL;
+    for (uint32_t i = 0; small && i < KEPT && i < p->n_constants; i++) {
+        kn_val v = p->constants[i];
+        if (kn_shape_equal(&p->w->values[v].shape, &shape) &&
+            memcmp(&kn_node_of(p->w, v)->a.alpha, &value, sizeof value) == 0)
+            return v;
+    }
+    kn_val v = kn_constant(p->w, shape, value);
+    if (small)
+        p->constants[p->n_constants++ % KEPT] = v;
+    return v;
+}
+
 /* A constant seen through affine, broadcast or reshape is a constant. */
 static bool fold_constant(kn_plan *p, const kn_graph *g, const kn_node *n, const kn_val *in, kn_val *out)
 {
-    if ((n->op != KN_OP_AFFINE && n->op != KN_OP_BROADCAST && n->op != KN_OP_RESHAPE) || kn_node_of(p->w, in[0])->op != KN_OP_CONSTANT)
+    if (n->op == KN_OP_CONSTANT) {
+        *out = constant(p, n->a.shape, n->a.alpha);
+        return true;
+    }
+    if ((n->op != KN_OP_AFFINE && n->op != KN_OP_BROADCAST && n->op != KN_OP_RESHAPE) ||
+        kn_node_of(p->w, in[0])->op != KN_OP_CONSTANT)
         return false;
     float v = kn_node_of(p->w, in[0])->a.alpha;
-    *out = kn_constant(p->w, kn_shape_of(g, n->out), n->op == KN_OP_AFFINE ? n->a.alpha * v + n->a.beta : v);
+    *out = constant(p, kn_shape_of(g, n->out), n->op == KN_OP_AFFINE ? n->a.alpha * v + n->a.beta : v);
     return true;
 }
 
@@ -128,8 +150,8 @@ static es_status lower_node(kn_plan *p, const kn_graph *g, const kn_node *n, boo
         return ES_OK;
     }
     if (kn_op_table[n->op].expand == NULL)
-        return es_fail(err, ES_UNSUPPORTED, n->scope[0] != '\0' ? n->scope : kn_op_table[n->op].name, "device %s has no kernel for %s", p->dev->name,
-                       kn_op_table[n->op].name);
+        return es_fail(err, ES_UNSUPPORTED, n->scope[0] != '\0' ? n->scope : kn_op_table[n->op].name,
+                       "device %s has no kernel for %s", p->dev->name, kn_op_table[n->op].name);
     kn_node copy = *n;
     kn_val out[KN_OUT_MAX] = {KN_NONE};
     memcpy(copy.in, in, sizeof in);
@@ -150,6 +172,7 @@ static es_status lower_once(kn_plan *p, const kn_graph *g, bool *again, es_error
     memset(p->map, 0, g->n_values * sizeof *p->map);
     if (p->dense != NULL)
         memset(p->dense, 0, p->cap_dense * sizeof *p->dense);
+    p->n_constants = 0;
     *again = false;
     for (uint32_t i = 0; i < g->n_nodes; i++)
         if (p->live[i])
