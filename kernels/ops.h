@@ -177,6 +177,7 @@ typedef struct kn_kernel_row {
     kn_kernel run;
     size_t (*scratch)(const kn_call *shapes_only); /* NULL: none; reads shapes, strides and attributes only */
     uint8_t accumulate; /* bit i: out[i] may be added to, and may then be strided (innermost stride 1) */
+    uint8_t sums;       /* bit i: out[i] may be added to, but only while it is dense */
     uint8_t
         strided; /* bit i: in[i] may be a strided parameter slice (innermost stride 1); else the plan makes a dense copy first */
     uint8_t inplace; /* bit i: out[0] may be the very memory of a dense in[i] of the same size */

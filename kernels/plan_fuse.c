@@ -40,8 +40,11 @@ static bool producer_adds(const kn_plan *p, kn_val v)
 {
     uint32_t node = p->w->values[v].node;
     const kn_plan_value *pv = &p->values[v];
-    return p->dropped[node] == 0 && pv->reads == 1 && pv->root == v && pv->slice == KN_NONE && !pv->shared && pv->at.base == KN_BASE_NONE &&
-           (p->kernels[p->w->nodes[node].op].accumulate >> p->w->values[v].index & 1) != 0;
+    return p->dropped[node] == 0 && pv->reads == 1 && pv->root == v && pv->slice == KN_NONE && !pv->shared &&
+           pv->at.base == KN_BASE_NONE &&
+           ((p->kernels[p->w->nodes[node].op].accumulate | p->kernels[p->w->nodes[node].op].sums) >>
+                p->w->values[v].index &
+            1) != 0;
 }
 
 static void fuse_accumulate(kn_plan *p, uint32_t node)
@@ -54,7 +57,8 @@ static void fuse_accumulate(kn_plan *p, uint32_t node)
     if (!producer_adds(p, v) || p->w->values[v].dtype != KN_F32)
         return;
     kn_tensor slice = kn_plan_slice(p, &n->a, &offset);
-    if (!kn_plan_view(&slice, &p->w->values[v].shape, stride))
+    bool strided = p->kernels[kn_node_of(p->w, v)->op].accumulate >> p->w->values[v].index & 1;
+    if (!kn_plan_view(&slice, &p->w->values[v].shape, stride) || (!strided && !kn_tensor_contiguous(&slice)))
         return;
     p->values[v].slice = n->in[0];
     p->dropped[node] = 1;
@@ -85,10 +89,11 @@ static void fuse_add(kn_plan *p, uint32_t node)
     kn_val r = kn_plan_root(p, x);
     kn_plan_value *root = &p->values[r], *out = &p->values[n->out];
     uint32_t producer = v[y].node;
-    if (x == y || !producer_adds(p, y) || out->slice != KN_NONE || root->slice != KN_NONE || root->at.base != KN_BASE_NONE)
+    if (x == y || !producer_adds(p, y) || out->slice != KN_NONE || root->slice != KN_NONE ||
+        root->at.base != KN_BASE_NONE)
         return;
-    if (!kn_shape_equal(&v[x].shape, &v[n->out].shape) || !kn_shape_equal(&v[y].shape, &v[n->out].shape) || v[y].dtype != v[x].dtype ||
-        v[n->out].dtype != v[x].dtype)
+    if (!kn_shape_equal(&v[x].shape, &v[n->out].shape) || !kn_shape_equal(&v[y].shape, &v[n->out].shape) ||
+        v[y].dtype != v[x].dtype || v[n->out].dtype != v[x].dtype)
         return;
     if (v[r].node >= producer || root->last != node || root->before >= producer)
         return;

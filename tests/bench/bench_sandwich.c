@@ -297,6 +297,7 @@ typedef struct bench {
     int32_t *labels;
     size_t peak;
     double build_s;
+    kn_plan_options options;
 } bench;
 
 static double now_s(void)
@@ -322,7 +323,7 @@ static void pass(bench *b, const architecture *a, bool teacher, uint64_t step)
         kn_output(g, OUT_TARGETS, kn_softmax(g, kn_detach(g, z)));
     kn_output(g, OUT_LOSS, kn_reshape(g, loss, kn_shape_make(0, NULL)));
     check(kn_grad_params(g, loss, NULL, NULL, &e), &e);
-    check(kn_plan_make(b->dev, g, NULL, &b->plan, &e), &e);
+    check(kn_plan_make(b->dev, g, &b->options, &b->plan, &e), &e);
     if (kn_plan_workspace_bytes(b->plan) > b->peak)
         b->peak = kn_plan_workspace_bytes(b->plan);
     check(kn_workspace_reserve(b->ws, b->peak, &e), &e);
@@ -406,6 +407,7 @@ int main(int argc, char **argv)
 {
     const char *workload = "fashion", *device = "cpu";
     int batch = 256, steps = 5, warmup = 2;
+    kn_plan_options options = {.precision = KN_PRECISION_F32};
     for (int i = 1; i < argc; i += 2) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
         bool ok = true;
@@ -413,6 +415,10 @@ int main(int argc, char **argv)
             workload = v;
         else if (strcmp(argv[i], "--device") == 0)
             device = v;
+        else if (strcmp(argv[i], "--precision") == 0 && strcmp(v, "bf16") == 0)
+            options.precision = KN_PRECISION_BF16;
+        else if (strcmp(argv[i], "--precision") == 0)
+            ok = strcmp(v, "fp32") == 0;
         else if (strcmp(argv[i], "--batch") == 0)
             ok = number(v, &batch);
         else if (strcmp(argv[i], "--steps") == 0)
@@ -422,7 +428,7 @@ int main(int argc, char **argv)
         if (!ok)
             return fprintf(stderr, "bench_sandwich: %s %s is no option\n", argv[i], v), 2;
     }
-    bench b = {.batch = batch};
+    bench b = {.batch = batch, .options = options};
     es_error e;
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++)
         if (strcmp(spaces[i].name, workload) == 0)
@@ -441,11 +447,12 @@ int main(int argc, char **argv)
     }
     check(kn_device_download(b.dev, &b.loss, b.loss_device, sizeof b.loss, &e), &e);
     qsort(t, (size_t)steps, sizeof *t, by_size);
-    printf("{\"workload\": \"%s\", \"mode\": \"train\", \"dtype\": \"fp32\", \"batch\": %d, \"median_s\": %.5f, "
+    printf("{\"workload\": \"%s\", \"mode\": \"train\", \"dtype\": \"%s\", \"batch\": %d, \"median_s\": %.5f, "
            "\"min_s\": %.5f, \"max_s\": %.5f, "
            "\"samples_per_s\": %.2f, \"build_s_per_subnet\": %.6f, \"workspace_MiB\": %.1f, \"loss\": %.5f, "
            "\"device\": \"%s\"}\n",
-           workload, batch, t[steps / 2], t[0], t[steps - 1], batch / t[steps / 2], b.build_s / (4.0 * steps),
-           (double)b.peak / (1 << 20), (double)b.loss, kn_device_model(b.dev));
+           workload, options.precision == KN_PRECISION_BF16 ? "bf16" : "fp32", batch, t[steps / 2], t[0], t[steps - 1],
+           batch / t[steps / 2], b.build_s / (4.0 * steps), (double)b.peak / (1 << 20), (double)b.loss,
+           kn_device_model(b.dev));
     return 0;
 }

@@ -1,6 +1,6 @@
 /* Every kernel of a back end against the reference, node by node, on the graphs of op_cases with gradients and second gradients.
  *
- * Each node runs alone, from the reference's inputs: with poisoned outputs and scratch; adding into a strided output for every bit of `accumulate`; in
+ * Each node runs alone, from the reference's inputs: with poisoned outputs and scratch; adding into a strided output for every bit of `accumulate`, a dense one for `sums`; in
  * the memory of an input for every bit of `inplace`; without an output for every bit of `skip`. Parameter slices arrive strided where the row takes
  * them, else dense, as in a plan.
  *
@@ -83,7 +83,7 @@ static void put_output(trial *t, int i)
     bool adds = t->mode == ACCUMULATE && t->index == i;
     es_rng rng = es_rng_make(3, ES_USE_TEST, (uint64_t)i);
     *to = t->v->t[t->n->out + (uint32_t)i];
-    set_strides(to, adds ? 5 : 0);
+    set_strides(to, adds && t->row->accumulate >> i & 1 ? 5 : 0);
     if (t->mode == SKIP && t->index == i) {
         to->p = NULL;
         return;
@@ -183,7 +183,10 @@ static int check_node(kn_device *dev, const op_rig *r, const op_values *v, const
     trial t = {.dev = dev, .r = r, .v = v, .n = n, .row = row};
     int bad = 0;
     for (mode m = PLAIN; m <= SKIP; m++) {
-        int bits = m == PLAIN ? 1 : m == ACCUMULATE ? row->accumulate : m == INPLACE ? row->inplace : row->skip;
+        int bits = m == PLAIN        ? 1
+                   : m == ACCUMULATE ? row->accumulate | row->sums
+                   : m == INPLACE    ? row->inplace
+                                     : row->skip;
         int count = m == INPLACE ? n->n_in : n->n_out;
         for (int i = 0; i < count; i++) {
             trial one = t;

@@ -1,0 +1,154 @@
+/* cuda.cuh - what every file of the CUDA back end shares: the device, error checks, 8-wide loads of fp32 or bf16, launch shapes.
+ *
+ * Storage is fp32 or bf16 per tensor, arithmetic is fp32. Loads branch on the type at run time: the branch is uniform and the kernels that use it are bound by
+ * memory. Kernels whose arithmetic matters (batch norm, depthwise) are templates on the activation, and use approximate functions only where the result is
+ * stored as bf16.
+ *
+ * Deterministic: no floating-point atomics anywhere; every reduction has a shape-determined tree. No kernel allocates or waits.
+ */
+#ifndef KN_CUDA_CUH
+#define KN_CUDA_CUH
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/device_internal.h"
+#include "kernels/ops.h"
+
+enum { KN_VEC = 8 }; /* elements a thread loads at once: 16 bytes of bf16 */
+
+struct kn_cuda_gemm_cache;
+
+struct kn_cuda_device {
+    kn_device base;
+    int index, sms;
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+    void *lt_workspace;
+    size_t lt_workspace_bytes;
+    kn_cuda_gemm_cache *gemms;
+    float *scalars; /* of the run: KN_SCALARS numbers */
+};
+
+void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
+/* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */
+es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err);
+
+static inline kn_cuda_device *kn_cuda(const kn_call *c) { return (kn_cuda_device *)c->dev; }
+static inline cudaStream_t kn_stream(const kn_call *c) { return kn_cuda(c)->stream; }
+
+/* ES_DEVICE with the CUDA error's name; ES_NO_MEMORY for memory. The sticky last error is cleared. */
+es_status kn_cuda_fail(cudaError_t e, const char *what, es_error *err);
+#define KN_CUDA_RETURN(call)                        \
+    do {                                            \
+        cudaError_t kn_e_ = (call);                 \
+        if (kn_e_ != cudaSuccess)                   \
+            return kn_cuda_fail(kn_e_, #call, err); \
+    } while (0)
+/* After a launch. */
+#define KN_LAUNCHED(name)                          \
+    do {                                           \
+        cudaError_t kn_e_ = cudaGetLastError();    \
+        if (kn_e_ != cudaSuccess)                  \
+            return kn_cuda_fail(kn_e_, name, err); \
+    } while (0)
+
+/* D[m, n] = (accumulate ? D : 0) + op(A) op(B), row-major with leading dimensions; batched with strides. Types F32 or BF16; A and B of one type. */
+struct kn_gemm {
+    int64_t m, n, k;
+    const void *a, *b;
+    void *d;
+    int64_t lda, ldb, ldd;
+    int64_t stride_a, stride_b, stride_d;
+    int batch;
+    kn_dtype ab, dd;
+    bool ta, tb, accumulate;
+};
+es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
+/* Finds and caches the algorithm for this shape: called while a plan is made, so that no step ever searches. */
+es_status kn_cuda_gemm_prepare(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
+
+/* table.c */
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT];
+#ifdef __cplusplus
+}
+#endif
+
+/* ---- device side ---------------------------------------------------------------------------------------------------------------------- */
+#ifdef __CUDACC__
+
+static __device__ __forceinline__ float kn_load(const void *p, int dtype, int64_t i)
+{
+    return dtype == KN_BF16 ? __bfloat162float(((const __nv_bfloat16 *)p)[i]) : ((const float *)p)[i];
+}
+static __device__ __forceinline__ void kn_store(void *p, int dtype, int64_t i, float v)
+{
+    if (dtype == KN_BF16)
+        ((__nv_bfloat16 *)p)[i] = __float2bfloat16_rn(v);
+    else
+        ((float *)p)[i] = v;
+}
+
+/* Eight consecutive elements; i is a multiple of 8 and the base 16-byte aligned. */
+static __device__ __forceinline__ void kn_load8(float v[8], const void *p, int dtype, int64_t i)
+{
+    if (dtype == KN_BF16) {
+        uint4 u = *(const uint4 *)((const __nv_bfloat16 *)p + i);
+        const __nv_bfloat162 *h = (const __nv_bfloat162 *)&u;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            float2 f = __bfloat1622float2(h[k]);
+            v[2 * k] = f.x;
+            v[2 * k + 1] = f.y;
+        }
+    } else {
+        float4 a = ((const float4 *)((const float *)p + i))[0], b = ((const float4 *)((const float *)p + i))[1];
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    }
+}
+static __device__ __forceinline__ void kn_store8(const float v[8], void *p, int dtype, int64_t i)
+{
+    if (dtype == KN_BF16) {
+        uint4 u;
+        __nv_bfloat162 *h = (__nv_bfloat162 *)&u;
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            h[k] = __floats2bfloat162_rn(v[2 * k], v[2 * k + 1]);
+        *(uint4 *)((__nv_bfloat16 *)p + i) = u;
+    } else {
+        ((float4 *)((float *)p + i))[0] = make_float4(v[0], v[1], v[2], v[3]);
+        ((float4 *)((float *)p + i))[1] = make_float4(v[4], v[5], v[6], v[7]);
+    }
+}
+
+/* Loads and stores of W = 8, or 1 where a size is not a multiple of 8. */
+template <int W> static __device__ __forceinline__ void kn_loadw(float *v, const void *p, int dtype, int64_t i)
+{
+    if (W == 8)
+        kn_load8(v, p, dtype, i);
+    else
+        v[0] = kn_load(p, dtype, i);
+}
+template <int W> static __device__ __forceinline__ void kn_storew(const float *v, void *p, int dtype, int64_t i)
+{
+    if (W == 8)
+        kn_store8(v, p, dtype, i);
+    else
+        kn_store(p, dtype, i, v[0]);
+}
+
+#endif
+
+static inline int64_t kn_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int kn_blocks(int64_t work, int threads, int64_t most)
+{
+    int64_t b = kn_ceil(work, threads);
+    return (int)(b < 1 ? 1 : b > most ? most : b);
+}
+static inline bool kn_aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
+
+#endif

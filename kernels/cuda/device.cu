@@ -1,0 +1,198 @@
+/* The CUDA device: one stream, memory, cuBLASLt, and what a plan asks of it. See device_internal.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/optim_internal.h"
+#include "kernels/plan_internal.h"
+
+extern "C" const kn_optim_kernels kn_cuda_optim; /* optim.cu */
+
+enum { LT_WORKSPACE = 64 << 20, SCALAR_SLOTS = 256 };
+
+es_status kn_cuda_fail(cudaError_t e, const char *what, es_error *err)
+{
+    cudaGetLastError();
+    return es_fail(err, e == cudaErrorMemoryAllocation ? ES_NO_MEMORY : ES_DEVICE, "cuda", "%s (%s) in %s",
+                   cudaGetErrorString(e), cudaGetErrorName(e), what);
+}
+
+static kn_cuda_device *self(kn_device *d) { return (kn_cuda_device *)d; }
+
+static es_status memory(kn_device *d, size_t *free_bytes, size_t *total_bytes, es_error *err)
+{
+    (void)d;
+    KN_CUDA_RETURN(cudaMemGetInfo(free_bytes, total_bytes));
+    return ES_OK;
+}
+
+static es_status alloc(kn_device *d, size_t bytes, void **out, es_error *err)
+{
+    cudaError_t e = cudaMalloc(out, bytes);
+    size_t free_bytes = 0, total = 0;
+    if (e == cudaSuccess)
+        return ES_OK;
+    *out = NULL;
+    if (e != cudaErrorMemoryAllocation)
+        return kn_cuda_fail(e, "cudaMalloc", err);
+    cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total);
+    return es_fail(err, ES_NO_MEMORY, d->name, "%zu bytes asked for, %zu of %zu are free", bytes, free_bytes, total);
+}
+
+static void release(kn_device *d, void *p)
+{
+    (void)d;
+    if (p)
+        cudaFree(p);
+}
+
+static es_status upload(kn_device *d, void *to, const void *from, size_t bytes, es_error *err)
+{
+    KN_CUDA_RETURN(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, self(d)->stream));
+    return ES_OK;
+}
+
+static es_status download(kn_device *d, void *to, const void *from, size_t bytes, es_error *err)
+{
+    KN_CUDA_RETURN(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, self(d)->stream));
+    KN_CUDA_RETURN(cudaStreamSynchronize(self(d)->stream));
+    return ES_OK;
+}
+
+static es_status copy(kn_device *d, void *to, const void *from, size_t bytes, es_error *err)
+{
+    KN_CUDA_RETURN(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, self(d)->stream));
+    return ES_OK;
+}
+
+static es_status zero(kn_device *d, void *p, size_t bytes, es_error *err)
+{
+    KN_CUDA_RETURN(cudaMemsetAsync(p, 0, bytes, self(d)->stream));
+    return ES_OK;
+}
+
+static es_status synchronise(kn_device *d, es_error *err)
+{
+    KN_CUDA_RETURN(cudaStreamSynchronize(self(d)->stream));
+    KN_CUDA_RETURN(cudaGetLastError());
+    return ES_OK;
+}
+
+static __global__ void shadow_kernel(__nv_bfloat16 *to, const float *from, int64_t count)
+{
+    int64_t i = 8 * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
+    float v[8];
+    if (i >= count)
+        return;
+    kn_load8(v, from, KN_F32, i);
+    kn_store8(v, to, KN_BF16, i);
+}
+
+/* Flat buffers are padded to 64 elements, so eight at a time always fit. */
+static es_status shadow(kn_device *d, void *to, const float *from, int64_t count, es_error *err)
+{
+    shadow_kernel<<<(unsigned)kn_ceil(count, 8 * 256), 256, 0, self(d)->stream>>>((__nv_bfloat16 *)to, from, count);
+    KN_LAUNCHED("shadow");
+    return ES_OK;
+}
+
+struct scalar_values {
+    float v[KN_SCALARS];
+};
+
+static __global__ void scalars_kernel(float *to, scalar_values s) { to[threadIdx.x] = s.v[threadIdx.x]; }
+
+/* The numbers travel as kernel arguments: in stream order, no host memory to keep alive, nothing to wait for. */
+static es_status begin(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err)
+{
+    kn_cuda_device *dev = self(d);
+    scalar_values s;
+    (void)p;
+    memcpy(s.v, host_scalars, sizeof s.v);
+    scalars_kernel<<<1, KN_SCALARS, 0, dev->stream>>>(dev->scalars, s);
+    KN_LAUNCHED("scalars");
+    *scalars = dev->scalars;
+    return ES_OK;
+}
+
+static void close_device(kn_device *d)
+{
+    kn_cuda_device *dev = self(d);
+    if (dev->stream)
+        cudaStreamSynchronize(dev->stream);
+    kn_cuda_gemm_cache_free(dev);
+    if (dev->lt)
+        cublasLtDestroy(dev->lt);
+    cudaFree(dev->lt_workspace);
+    cudaFree(dev->scalars);
+    if (dev->stream)
+        cudaStreamDestroy(dev->stream);
+    free(dev);
+}
+
+static const kn_device_vt vtable = {
+    /* kernels */ kn_cuda_kernels,
+    close_device,
+    memory,
+    alloc,
+    release,
+    upload,
+    download,
+    copy,
+    zero,
+    synchronise,
+    shadow,
+    &kn_cuda_optim,
+    /* fuse */ NULL,
+    kn_cuda_store,
+    begin,
+};
+
+static es_status open_parts(kn_cuda_device *dev, es_error *err)
+{
+    cudaDeviceProp prop;
+    KN_CUDA_RETURN(cudaSetDevice(dev->index));
+    KN_CUDA_RETURN(cudaGetDeviceProperties(&prop, dev->index));
+    snprintf(dev->base.model, sizeof dev->base.model, "%s", prop.name);
+    dev->sms = prop.multiProcessorCount;
+    KN_CUDA_RETURN(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking));
+    KN_CUDA_RETURN(cudaMalloc((void **)&dev->scalars, KN_SCALARS * sizeof(float)));
+    dev->lt_workspace_bytes = LT_WORKSPACE;
+    KN_CUDA_RETURN(cudaMalloc(&dev->lt_workspace, dev->lt_workspace_bytes));
+    if (cublasLtCreate(&dev->lt) != CUBLAS_STATUS_SUCCESS)
+        return es_fail(err, ES_DEVICE, dev->base.name, "cuBLASLt could not be started");
+    return ES_OK;
+}
+
+extern "C" es_status kn_cuda_open(int index, kn_device **out, es_error *err)
+{
+    int count = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    kn_cuda_device *dev;
+    es_status s;
+
+    *out = NULL;
+    if (e != cudaSuccess || count == 0) {
+        cudaGetLastError();
+        return es_fail(err, ES_UNSUPPORTED, "cuda", "no GPU is visible (%s): check nvidia-smi and CUDA_VISIBLE_DEVICES",
+                       e == cudaSuccess ? "none found" : cudaGetErrorString(e));
+    }
+    if (index < 0 || index >= count)
+        return es_fail(err, ES_INVALID, "cuda", "cuda:%d does not exist; this host has cuda:0 to cuda:%d", index,
+                       count - 1);
+    dev = (kn_cuda_device *)calloc(1, sizeof *dev);
+    if (!dev)
+        return es_fail(err, ES_NO_MEMORY, "cuda", "no memory for a device");
+    dev->base.vt = &vtable;
+    dev->base.backend = KN_BACKEND_CUDA;
+    dev->index = index;
+    snprintf(dev->base.name, sizeof dev->base.name, "cuda:%d", index);
+    s = open_parts(dev, err);
+    if (s != ES_OK)
+        close_device(&dev->base);
+    else
+        *out = &dev->base;
+    return s;
+}

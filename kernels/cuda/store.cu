@@ -1,0 +1,80 @@
+/* Which values are stored as bf16 when a plan asks for KN_PRECISION_BF16.
+ *
+ * bf16: activations and their gradients (rank 3 and more), weights as operands of products (read from the shadow). fp32: everything per channel or per sample
+ * (statistics, losses, logits), what is added into a gradient slice, what leaves the graph, batch-norm and layer-norm parameters.
+ */
+#include "kernels/cuda/cuda.cuh"
+#include "kernels/plan_internal.h"
+
+/* Inputs of an op that may be a bf16 weight. */
+static unsigned weight_inputs(kn_op op)
+{
+    switch (op) {
+    case KN_OP_CONV2D:
+    case KN_OP_CONV2D_DX:
+    case KN_OP_DEPTHWISE:
+    case KN_OP_DEPTHWISE_DX:
+    case KN_OP_EMBEDDING: return 2;
+    case KN_OP_MATMUL: return 3;
+    default: return 0;
+    }
+}
+
+static bool keeps_fp32(kn_op op)
+{
+    return op == KN_OP_CONV2D_DW || op == KN_OP_DEPTHWISE_DW || op == KN_OP_EMBEDDING_GRAD || op == KN_OP_CONSTANT;
+}
+
+static kn_val through_views(const kn_graph *w, kn_val v)
+{
+    while (kn_node_of(w, v)->op == KN_OP_RESHAPE || kn_node_of(w, v)->op == KN_OP_DETACH)
+        v = kn_node_of(w, v)->in[0];
+    return v;
+}
+
+/* First guess by producer and shape; views follow what they show. */
+static void guess(kn_graph *w)
+{
+    for (uint32_t i = 0; i < w->n_nodes; i++) {
+        const kn_node *n = &w->nodes[i];
+        for (uint32_t k = 0; k < n->n_out; k++) {
+            kn_value *v = &w->values[n->out + k];
+            if (v->dtype != KN_F32 || n->op == KN_OP_INPUT || n->op == KN_OP_SCALAR || keeps_fp32(n->op))
+                continue;
+            if (n->op == KN_OP_PARAM)
+                v->dtype =
+                    n->a.set == KN_SET_WEIGHTS ? KN_BF16 : KN_F32; /* taken back below where a reader wants fp32 */
+            else if (v->shape.rank >= 3 && !(n->op == KN_OP_ATTENTION && k == 1))
+                v->dtype = KN_BF16;
+        }
+    }
+}
+
+es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
+{
+    kn_graph *w = p->w;
+    (void)d;
+    (void)err;
+    if (p->options.precision != KN_PRECISION_BF16)
+        return ES_OK;
+    guess(w);
+    for (uint32_t i = 0; i < w->n_nodes; i++) {
+        const kn_node *n = &w->nodes[i];
+        for (int k = 0; k < n->n_in; k++) {
+            if (n->in[k] == KN_NONE ||
+                (n->op == KN_OP_ACCUMULATE && k == 0)) /* that names the slice, nothing is read */
+                continue;
+            kn_val v = through_views(w, n->in[k]);
+            bool weight =
+                kn_node_of(w, v)->op == KN_OP_PARAM && !kn_op_is_view(n->op) && !(weight_inputs(n->op) >> k & 1);
+            if (weight || n->op == KN_OP_ACCUMULATE || n->op == KN_OP_OUTPUT || n->op == KN_OP_BLEND)
+                w->values[v].dtype = w->values[v].dtype == KN_BF16 ? KN_F32 : w->values[v].dtype;
+        }
+    }
+    for (uint32_t i = 0; i < w->n_nodes; i++) { /* a view has the type of what it shows */
+        const kn_node *n = &w->nodes[i];
+        if (n->op == KN_OP_RESHAPE || n->op == KN_OP_DETACH)
+            w->values[n->out].dtype = w->values[n->in[0]].dtype;
+    }
+    return ES_OK;
+}
