@@ -7,9 +7,9 @@
 /* Zero-work jobs: nothing drives them. */
 static const dm_driver driver_noop = {.name = "noop"};
 
-extern const dm_driver dm_driver_supernet;
+extern const dm_driver dm_driver_supernet, dm_driver_table, dm_driver_modules;
 
-static const dm_driver *const drivers[] = {&dm_driver_supernet, &driver_noop};
+static const dm_driver *const drivers[] = {&dm_driver_supernet, &dm_driver_table, &dm_driver_modules, &driver_noop};
 
 const dm_driver *dm_driver_for(const sn_search_file *f)
 {
@@ -74,6 +74,8 @@ es_status dm_driver_job_result(dm_search *s, const char *key, dm_job_result **ou
 
 void dm_job_result_free(dm_job_result **r)
 {
+    if (!*r)
+        return;
     ProtobufCMessage *m = (ProtobufCMessage *)*r;
     dm_message_free(&m);
     *r = NULL;

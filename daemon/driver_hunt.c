@@ -194,6 +194,8 @@ static es_status hunt_ask_ahead(dm_hunt *h, es_error *err)
     int64_t told = sr_told(h->search);
     while (!hunt_all_asked(h) && sr_lookahead(h->search) > 0 && sr_asked(h->search) - told < DM_HUNT_LOOKAHEAD)
         ES_RETURN(hunt_ask(h, err));
+    if (sr_lookahead(h->search) == 0 && told == sr_asked(h->search))
+        h->exhausted = true; /* nothing is outstanding that could change the algorithm's mind */
     while (sr_asked(h->search) - h->batched >= DM_HUNT_BATCH)
         ES_RETURN(hunt_hand_out(h, DM_HUNT_BATCH, err));
     int64_t rest = sr_asked(h->search) - h->batched;

@@ -43,6 +43,7 @@ typedef enum sn_distill { SN_DISTILL_NONE, SN_DISTILL_KL, SN_DISTILL_ALPHA } sn_
 typedef struct sn_modules_config {
     int parts;
     double epochs_meta, epochs_part, epochs_finetune;
+    bool end_to_end; /* also train the whole network for as many multiply-adds, to compare */
     int cuts;
     int cut[16];
 } sn_modules_config;

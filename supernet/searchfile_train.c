@@ -97,7 +97,8 @@ static es_status read_schedule(const es_yaml_node *n, sn_supernet_config *c, es_
 
 static es_status read_modules(const es_yaml_node *n, sn_supernet_config *c, es_error *err)
 {
-    static const char *const keys[] = {"parts", "cuts", "epochs_meta", "epochs_part", "epochs_finetune", NULL};
+    static const char *const keys[] = {"parts",           "cuts",       "epochs_meta", "epochs_part",
+                                       "epochs_finetune", "end_to_end", NULL};
     sn_modules_config *m = &c->modules;
     enum { CUTS_MAX = sizeof m->cut / sizeof m->cut[0] };
     ES_RETURN(es_yaml_check_keys(n, keys, err));
@@ -105,6 +106,7 @@ static es_status read_modules(const es_yaml_node *n, sn_supernet_config *c, es_e
     ES_RETURN(es_yaml_get_f64(n, "epochs_meta", 0.001, 1e5, &m->epochs_meta, err));
     ES_RETURN(es_yaml_get_f64(n, "epochs_part", 0.001, 1e5, &m->epochs_part, err));
     ES_RETURN(es_yaml_get_f64(n, "epochs_finetune", 0, 1e5, &m->epochs_finetune, err));
+    ES_RETURN(es_yaml_get_bool(n, "end_to_end", &m->end_to_end, err));
     const es_yaml_node *cuts = es_yaml_find(n, "cuts");
     if (!cuts)
         return ES_OK;
