@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """Each house rule can fail: a small tree breaking exactly one rule is refused with that rule's name, its twin without the breach passes."""
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import unittest
 
 SOURCE = os.environ.get("ESPALIER_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-CHECK = os.path.join(SOURCE, "scripts", "check-source")
+sys.dont_write_bytecode = True
+LOADER = importlib.machinery.SourceFileLoader("check_source", os.path.join(SOURCE, "scripts", "check-source"))
+CHECK = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_source", LOADER))
+LOADER.exec_module(CHECK)
 
 
 def check(files, *options):
@@ -17,8 +23,10 @@ def check(files, *options):
             os.makedirs(os.path.dirname(os.path.join(root, name)) or root, exist_ok=True)
             with open(os.path.join(root, name), "w", encoding="utf-8") as f:
                 f.write(text)
-        out = subprocess.run([sys.executable, CHECK, "--root", root, *options], capture_output=True, text=True, check=False)
-        return out.returncode, out.stdout
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            rc = CHECK.main(["--root", root, *options])
+        return rc, out.getvalue()
 
 
 def header(name):
