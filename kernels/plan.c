@@ -78,7 +78,7 @@ static void start_values(kn_plan *p)
             v->at = (kn_ref){.base = KN_BASE_SCALARS, .offset = n->a.slot * (int64_t)sizeof(float)};
         else if (n->op == KN_OP_PARAM)
             v->at = (kn_ref){.base = (uint8_t)(KN_BASE_VALUES + n->a.set)}; /* offset and strides: per reader */
-        else if (n->op == KN_OP_RESHAPE || n->op == KN_OP_DETACH)
+        else if (n->n_in == 1 && (n->op == KN_OP_RESHAPE || n->op == KN_OP_DETACH))
             v->root = p->values[n->in[0]].root;
     }
 }

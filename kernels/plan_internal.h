@@ -97,6 +97,15 @@ void kn_plan_room(void *array, uint32_t *capacity, uint32_t count, size_t size);
 kn_tensor kn_plan_slice(const kn_plan *p, const kn_attr *a, int64_t *offset);
 /* Is there a kernel to run for this op, or none needed? */
 bool kn_plan_supports(const kn_plan *p, kn_op op);
+/* For a back end's `fuse`: node runs no kernel any more and its outputs are gone; nobody may read them afterwards. A value that a node gains is
+ * appended to w->values, with `node` and `index` set. Nodes stay in topological order. */
+static inline void kn_plan_drop(kn_plan *p, uint32_t node)
+{
+    kn_node *n = &p->w->nodes[node];
+    n->op = KN_OP_DETACH;
+    n->n_in = n->n_out = 0;
+    n->out = KN_NONE;
+}
 /* The value whose memory v lives in. */
 static inline kn_val kn_plan_root(const kn_plan *p, kn_val v)
 {

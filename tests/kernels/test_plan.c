@@ -1,4 +1,6 @@
 /* Plans of random graphs: fused and unfused, on both devices, give the same numbers; no step reads memory that somebody else has written over. */
+#include <malloc.h>
+
 #include "base/arena.h"
 #include "kernels/plan_internal.h"
 #include "tests/check_main.h"
@@ -377,6 +379,25 @@ START_TEST(planning_again_allocates_nothing)
     }
 END_TEST
 
+START_TEST(running_allocates_nothing)
+    {
+        es_error err;
+        space s = make_space();
+        kt_rig *r = kt_open("cpu:1", s.params, s.stats);
+        for (uint64_t seed = 0; seed < 5; seed++) {
+            kn_graph_reset(r->g);
+            build_random(r, &s, seed);
+            kt_run(r, false);
+            size_t before = mallinfo2().uordblks;
+            for (int i = 0; i < 3; i++)
+                kt_ok(kn_run(r->plan, r->ws, &r->b, &err), &err);
+            ck_assert_uint_eq(mallinfo2().uordblks, before);
+        }
+        kt_close(&r);
+        free_space(&s);
+    }
+END_TEST
+
 /* One output to two slots, an input handed through, a parameter handed through, a constant. */
 START_TEST(outputs_of_every_kind)
     {
@@ -460,5 +481,5 @@ START_TEST(runs_refuse_bad_bindings)
 END_TEST
 
 ES_TEST_MAIN("plan", random_graphs, sums_go_to_their_producers, dead_nodes_do_not_run, equal_constants_are_made_once,
-             elementwise_chains_work_in_place, planning_again_allocates_nothing, outputs_of_every_kind,
-             runs_refuse_bad_bindings)
+             elementwise_chains_work_in_place, planning_again_allocates_nothing, running_allocates_nothing,
+             outputs_of_every_kind, runs_refuse_bad_bindings)
