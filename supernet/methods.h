@@ -36,7 +36,7 @@ typedef struct sn_method_ops {
 extern const sn_method_ops sn_method_single_path, sn_method_sandwich, sn_method_modules;
 
 enum { SN_OUT_LOSS = 0, SN_OUT_LOGITS = 1, SN_OUT_CORRECT = 2 };
-enum { SN_LOSS_RING = 256, SN_PARTS_MAX = 16 };
+enum { SN_LOSS_RING = 256, SN_PARTS_MAX = 17 };
 
 struct sn_trainer {
     const sn_search_file *file;

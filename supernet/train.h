@@ -77,10 +77,10 @@ es_status sn_modules_assemble(sn_trainer *t, const sn_version *const *parts, int
 /* What the phases of `method: modules` do and cost; multiply-adds of training: forward 1, gradient of inputs 1, gradient of weights 1 each. */
 typedef struct sn_modules_plan {
     int parts, blocks, units;
-    int first_block[17];       /* of each part, and the end */
+    int first_block[18];       /* of each part, and the end */
     uint64_t steps[SN_PHASES]; /* PART: of each part */
     double macs[SN_PHASES];    /* a whole phase; PART: all parts together */
-    double part_macs[16],
+    double part_macs[17],
         critical_macs; /* each part; meta + dearest part + fine-tuning: what remains when parts train at once */
 } sn_modules_plan;
 es_status sn_modules_describe(const sn_trainer *t, sn_modules_plan *out, es_error *err) ES_MUST_CHECK;

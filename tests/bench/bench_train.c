@@ -36,7 +36,8 @@ static void progress(void *ctx, uint64_t step, uint64_t steps, double loss, doub
     fflush(stdout);
 }
 
-static es_status show(sn_trainer *t, const sn_search_file *f, const char *what, const sr_arch *a, sn_split split, int64_t limit, es_error *err)
+static es_status show(sn_trainer *t, const sn_search_file *f, const char *what, const sr_arch *a, sn_split split,
+                      int64_t limit, es_error *err)
 {
     sn_evaluation e;
     sn_cost cost;
@@ -46,12 +47,14 @@ static es_status show(sn_trainer *t, const sn_search_file *f, const char *what, 
     cpu = cpu_seconds() - cpu;
     ES_RETURN(sn_space_cost(f->space, a, &cost, err));
     ES_RETURN(sn_measure_latency(t, a, &ms, err));
-    printf("%-9s %-10s accuracy %.4f loss %.4f params %" PRId64 " macs %" PRId64 " latency %.3f ms, %.2f cpu s\n", what, sn_split_name(split),
-           (double)e.correct / (double)e.samples, e.loss, cost.params, cost.macs, ms.median_ms, cpu);
+    printf("%-9s %-10s accuracy %.4f loss %.4f params %" PRId64 " macs %" PRId64 " latency %.3f ms, %.2f cpu s\n", what,
+           sn_split_name(split), (double)e.correct / (double)e.samples, e.loss, cost.params, cost.macs, ms.median_ms,
+           cpu);
     return ES_OK;
 }
 
-static es_status train_and_score(const sn_search_file *f, kn_device *dev, uint64_t steps, int evaluations, es_error *err)
+static es_status train_and_score(const sn_search_file *f, kn_device *dev, uint64_t steps, int evaluations,
+                                 es_error *err)
 {
     const sr_space *choices = sn_space_choices(f->space);
     sr_arch *a = sr_arch_new(choices);
@@ -64,9 +67,10 @@ static es_status train_and_score(const sn_search_file *f, kn_device *dev, uint64
     ES_GOTO(sn_trainer_run(t, steps ? steps : UINT64_MAX, &(sn_hooks){.ctx = &told, .progress = progress}, &r, err));
     wall = wall_seconds() - wall;
     cpu = cpu_seconds() - cpu;
-    printf("%" PRIu64 " of %" PRIu64 " steps in %.1f s, %.1f cpu s (%.1f ms a step; the whole: %.0f cpu s), loss %.4f, memory %zu MiB\n", r.step,
-           sn_train_steps(t), wall, cpu, 1e3 * cpu / (double)r.step, cpu / (double)r.step * (double)sn_train_steps(t), r.mean_loss,
-           sn_trainer_memory_bytes(t) >> 20);
+    printf("%" PRIu64 " of %" PRIu64
+           " steps in %.1f s, %.1f cpu s (%.1f ms a step; the whole: %.0f cpu s), loss %.4f, memory %zu MiB\n",
+           r.step, sn_train_steps(t), wall, cpu, 1e3 * cpu / (double)r.step,
+           cpu / (double)r.step * (double)sn_train_steps(t), r.mean_loss, sn_trainer_memory_bytes(t) >> 20);
     sr_arch_largest(choices, a);
     ES_GOTO(show(t, f, "largest", a, SN_TEST_SPLIT, 0, err));
     sr_arch_smallest(choices, a);
