@@ -8,12 +8,19 @@
 #include <math.h>
 #include <string.h>
 
-static void print_front(const json_t *answer) { cl_front_print(json_object_get(answer, "front"), stdout); }
+/* A search that is over answers with its result. */
+static const json_t *front_of(const json_t *answer)
+{
+    const json_t *result = json_object_get(answer, "result");
+    return json_object_get(result ? result : answer, "front");
+}
+
+static void print_front(const json_t *answer) { cl_front_print(front_of(answer), stdout); }
 
 static void print_csv(const json_t *answer)
 {
     es_str out = ES_STR_INIT;
-    cl_front_csv(json_object_get(answer, "front"), &out);
+    cl_front_csv(front_of(answer), &out);
     fputs(out.p, stdout);
     es_str_free(&out);
 }

@@ -77,15 +77,13 @@ static void copy(es_json *j, const char *key, const json_t *v)
 {
     const char *name;
     size_t i;
+    json_t *inner;
     const json_t *item;
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         es_json_object(j, key);
-        for (void *at = json_object_iter((json_t *)(uintptr_t)v); at;
-             at = json_object_iter_next((json_t *)(uintptr_t)v, at)) {
-            name = json_object_iter_key(at);
-            copy(j, name, json_object_iter_value(at));
-        }
+        json_object_foreach((json_t *)(uintptr_t)v, name, inner)
+            copy(j, name, inner);
         es_json_end(j);
         return;
     case JSON_ARRAY:
@@ -102,34 +100,44 @@ static void copy(es_json *j, const char *key, const json_t *v)
     }
 }
 
+static void member_text(es_json *j, const json_t *m, size_t number)
+{
+    char path[64];
+    const char *key;
+    json_t *v;
+    snprintf(path, sizeof path, "front/%02zu/weights.safetensors", number);
+    es_json_object(j, NULL);
+    json_object_foreach((json_t *)(uintptr_t)m, key, v)
+    {
+        if (!strcmp(key, "weights")) /* a version of the store; at home it is a file */
+            es_json_str(j, key, json_is_string(v) ? path : NULL);
+        else
+            copy(j, key, v);
+    }
+    es_json_end(j);
+}
+
+/* The result as it came, in its order, with the members' weights by file. */
 static char *result_text(const json_t *result)
 {
-    static const char *const head[] = {"name", "seed", "algorithm", "evaluations", "objectives", "weights"};
     es_json j;
-    es_json_begin(&j, 2);
-    es_json_object(&j, NULL);
-    for (size_t k = 0; k < sizeof head / sizeof head[0]; k++)
-        if (json_object_get(result, head[k]))
-            copy(&j, head[k], json_object_get(result, head[k]));
-    es_json_array(&j, "front");
+    const char *key;
+    json_t *v;
     size_t i;
     const json_t *m;
-    json_array_foreach(json_object_get(result, "front"), i, m)
+    es_json_begin(&j, 2);
+    es_json_object(&j, NULL);
+    json_object_foreach((json_t *)(uintptr_t)result, key, v)
     {
-        char path[64];
-        es_json_object(&j, NULL);
-        es_json_str(&j, "architecture", cl_text(m, "architecture"));
-        for (int k = 0; k < NUMBERS; k++) {
-            if (cl_null(m, numbers[k]))
-                es_json_str(&j, numbers[k], NULL);
-            else
-                copy(&j, numbers[k], json_object_get(m, numbers[k]));
+        if (strcmp(key, "front") != 0) {
+            copy(&j, key, v);
+            continue;
         }
-        snprintf(path, sizeof path, "front/%02zu/weights.safetensors", i + 1);
-        es_json_str(&j, "weights", cl_text(m, "weights")[0] ? path : NULL);
+        es_json_array(&j, "front");
+        json_array_foreach(v, i, m)
+            member_text(&j, m, i + 1);
         es_json_end(&j);
     }
-    es_json_end(&j);
     es_json_end(&j);
     return es_json_finish(&j);
 }

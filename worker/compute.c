@@ -297,15 +297,22 @@ static void stop_one(task *t, wk_stop how)
         atomic_store(&t->stop, how);
 }
 
-void wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how)
+bool wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how)
 {
+    bool there = false;
     pthread_mutex_lock(&c->lock);
-    if (c->running && c->running->job == job && c->running->attempt == attempt)
+    if (c->running && c->running->job == job && c->running->attempt == attempt) {
         stop_one(c->running, how);
-    for (task *t = c->waiting; t; t = t->next)
-        if (t->job == job && t->attempt == attempt)
+        there = true;
+    }
+    for (task *t = c->waiting; t; t = t->next) {
+        if (t->job == job && t->attempt == attempt) {
             stop_one(t, how);
+            there = true;
+        }
+    }
     pthread_mutex_unlock(&c->lock);
+    return there;
 }
 
 void wk_compute_stop_all(wk_compute *c, wk_stop how)

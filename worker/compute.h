@@ -49,7 +49,7 @@ int wk_compute_fd(const wk_compute *c);
 wk_finish *wk_compute_take(wk_compute *c);
 int wk_compute_jobs(wk_compute *c, wk_progress *out,
                     int max); /* running and waiting ones; returns how many there are */
-void wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how);
+bool wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how); /* whether it is there */
 void wk_compute_stop_all(wk_compute *c, wk_stop how);
 
 #endif

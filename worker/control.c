@@ -182,23 +182,25 @@ static es_status send_finish(control *c, wk_finish *f, es_error *err)
 
 /* ---- what comes in ---- */
 
-static void outbox_drop(control *c, const dm_lease_id *l)
+static bool outbox_drop(control *c, const dm_lease_id *l)
 {
     for (wk_finish **at = &c->outbox; *at; at = &(*at)->next) {
         if ((*at)->job == l->job && (*at)->attempt == l->attempt) {
             wk_finish *f = *at;
             *at = f->next;
             wk_finish_free(f);
-            return;
+            return true;
         }
     }
+    return false;
 }
 
 static void lease_gone(control *c, const dm_lease_id *l, const char *why)
 {
-    es_log(ES_LOG_WARN, "lease gone (%s) job=%" PRIu64 " attempt=%u", why, l->job, l->attempt);
-    wk_compute_stop(c->compute, l->job, l->attempt, WK_CANCEL);
-    outbox_drop(c, l);
+    /* Often an answer about a job whose result was accepted meanwhile: nothing to say then. */
+    bool had = wk_compute_stop(c->compute, l->job, l->attempt, WK_CANCEL);
+    if (outbox_drop(c, l) || had)
+        es_log(ES_LOG_WARN, "lease gone (%s) job=%" PRIu64 " attempt=%u", why, l->job, l->attempt);
 }
 
 static void on_welcome(control *c, const Espalier__Wire__Welcome *w)

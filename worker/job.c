@@ -1,9 +1,11 @@
 #include "worker/job.h"
 
 static const wk_job_kind kinds[] = {
-    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET, "train.supernet", wk_run_train_supernet},
+    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET, "train.supernet", wk_run_train},
     {ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS, "eval.subnets", wk_run_eval_subnets},
     {ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY, "measure.latency", wk_run_measure_latency},
+    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE, "train.module", wk_run_train},
+    {ESPALIER__WIRE__JOB_KIND__JOB_ASSEMBLE, "assemble", wk_run_assemble},
     {ESPALIER__WIRE__JOB_KIND__JOB_EXPORT, "export", wk_run_export},
     {ESPALIER__WIRE__JOB_KIND__JOB_NOOP, "noop", wk_run_noop},
 };
@@ -22,11 +24,13 @@ const wk_job_kind *wk_job_find(Espalier__Wire__JobKind kind)
     return NULL;
 }
 
-es_status wk_job_session(wk_job *j, const char *weights, wk_session **out, es_error *err)
+es_status wk_job_session(wk_job *j, wk_session **out, es_error *err)
 {
     wk_session *s;
-    ES_RETURN(wk_session_get(j->sessions, j->spec->search_text, &s, err));
-    ES_RETURN(wk_session_load(j->sessions, s, j->data, weights, &j->transfer, err));
+    const dm_job_spec *spec = j->spec;
+    wk_want want = {.phase = (sn_phase)spec->phase, .part = (int)spec->part, .meta = spec->meta_weights, .weights = spec->weights};
+    ES_RETURN(wk_session_get(j->sessions, spec->search_text, &s, err));
+    ES_RETURN(wk_session_load(j->sessions, s, j->data, &want, &j->transfer, err));
     *out = s;
     return ES_OK;
 }

@@ -43,12 +43,13 @@ const wk_job_kind *wk_job_find(Espalier__Wire__JobKind kind); /* NULL when this 
 
 static inline wk_stop wk_job_stopping(wk_job *j) { return j->stop(j->ctx); }
 
-/* The session of j's search with its trainer holding the weights version `weights` ("": as initialised). */
-es_status wk_job_session(wk_job *j, const char *weights, wk_session **out, es_error *err) ES_MUST_CHECK;
+/* The session of j's search with its trainer in the phase and part of j's spec, holding the spec's weights. */
+es_status wk_job_session(wk_job *j, wk_session **out, es_error *err) ES_MUST_CHECK;
 /* Sends a version to the store; its id lives in j->arena. */
 es_status wk_job_put(wk_job *j, const sn_version *v, char **id, es_error *err) ES_MUST_CHECK;
 
-es_status wk_run_train_supernet(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_train(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+es_status wk_run_assemble(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
 es_status wk_run_eval_subnets(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
 es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
 es_status wk_run_export(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;

@@ -10,7 +10,7 @@ es_status wk_run_export(wk_job *j, dm_job_result *r, es_error *err)
     sn_version *subnet = NULL;
     wk_session *session;
     size_t n = j->spec->n_architectures;
-    ES_GOTO(wk_job_session(j, j->spec->weights, &session, err));
+    ES_GOTO(wk_job_session(j, &session, err));
     arch = sr_arch_new(sn_space_choices(session->file->space));
     r->exported = es_arena_alloc(j->arena, sizeof *r->exported * (n + 1));
     for (size_t i = 0; i < n; i++) {

@@ -11,7 +11,7 @@ es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err)
     size_t n = j->spec->n_architectures;
     ES_GOTO(wk_session_get(j->sessions, j->spec->search_text, &session, err));
     if (!session->trainer)
-        ES_GOTO(wk_job_session(j, j->spec->weights, &session, err));
+        ES_GOTO(wk_job_session(j, &session, err));
     const sn_space *space = session->file->space;
     arch = sr_arch_new(sn_space_choices(space));
     r->latencies = es_arena_alloc(j->arena, sizeof *r->latencies * (n + 1));

@@ -26,6 +26,7 @@ wk_sessions *wk_sessions_new(kn_device *dev, int max)
 static void session_free(wk_session *s)
 {
     sn_trainer_destroy(&s->trainer);
+    sn_table_close(&s->table);
     sn_search_file_destroy(&s->file);
     free(s);
 }
@@ -79,25 +80,50 @@ void wk_session_dirty(wk_session *s) { snprintf(s->weights, sizeof s->weights, "
 
 void wk_session_holds(wk_session *s, const char *weights) { snprintf(s->weights, sizeof s->weights, "%s", weights); }
 
-es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const char *weights,
-                          const dm_transfer_options *t, es_error *err)
+es_status wk_session_table(wk_session *s, es_error *err)
 {
-    if (s->trainer && !strcmp(s->weights, weights))
-        return ES_OK;
-    if (!weights[0]) /* as initialised: only a new trainer is that */
-        sn_trainer_destroy(&s->trainer);
-    if (!s->trainer) {
+    return s->table ? ES_OK : sn_table_open(&s->file->table, s->file->space, &s->table, err);
+}
+
+/* The trainer at the first step of a phase. */
+static es_status start_phase(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want, const dm_transfer_options *t,
+                             es_error *err)
+{
+    bool fresh = !s->trainer;
+    if (fresh)
         ES_RETURN(sn_trainer_new(s->file, all->dev, &s->trainer, err));
-        wk_session_holds(s, "");
+    if (!fresh || want->phase != SN_PHASE_SUPERNET) {
+        sn_version *meta = NULL;
+        wk_session_dirty(s);
+        /* A part that goes on from a slice of its own has in it what it took of the meta model. */
+        if (want->phase == SN_PHASE_PART && !want->weights[0])
+            ES_RETURN(dm_weights_get(data, want->meta, t, &meta, err));
+        es_status status = sn_trainer_phase(s->trainer, want->phase, want->part, meta, err);
+        sn_version_destroy(&meta);
+        ES_RETURN(status);
     }
-    if (!weights[0])
+    s->phase = want->phase;
+    s->part = want->part;
+    wk_session_holds(s, "");
+    return ES_OK;
+}
+
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want, const dm_transfer_options *t,
+                          es_error *err)
+{
+    bool same = s->trainer && s->phase == want->phase && s->part == want->part;
+    if (same && !strcmp(s->weights, want->weights))
+        return ES_OK;
+    if (!same || !want->weights[0])
+        ES_RETURN(start_phase(all, s, data, want, t, err));
+    if (!want->weights[0])
         return ES_OK;
     sn_version *v = NULL;
-    ES_RETURN(dm_weights_get(data, weights, t, &v, err));
+    ES_RETURN(dm_weights_get(data, want->weights, t, &v, err));
     wk_session_dirty(s);
     es_status status = sn_trainer_load(s->trainer, v, err);
     sn_version_destroy(&v);
     if (status == ES_OK)
-        wk_session_holds(s, weights);
+        wk_session_holds(s, want->weights);
     return status;
 }

@@ -1,0 +1,123 @@
+/* espalier-worker: the program around worker.h. */
+#include "worker/worker.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "worker/loglines.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+enum { EXIT_USAGE = 2 };
+
+static const char help[] = "usage: espalier-worker ENDPOINT [options]\n"
+                           "\n"
+                           "Works for the coordinator (espalierd) at ENDPOINT, tcp://HOST:PORT or ipc://PATH: one "
+                           "worker per GPU, or one per CPU host.\n"
+                           "It connects, and connects again whenever the coordinator was away. SIGTERM hands the job "
+                           "in hand back and ends it.\n"
+                           "\n"
+                           "  --device NAME       cpu, cpu:THREADS, cuda:NUMBER (default cpu)\n"
+                           "  --name NAME         shown to people (default host:pid:device)\n"
+                           "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
+                           "  --cache-size BYTES  at most so much (default 2G)\n"
+                           "  --slots N           jobs held at once, 1 to 64 (default 1)\n"
+                           "  --log LEVEL         debug, info, warn, error, off (default info)\n"
+                           "  --help, --version\n"
+                           "\n"
+                           "exit status: 0 stopped cleanly, 1 failed, 2 wrong usage\n";
+
+typedef struct arguments {
+    wk_options o;
+    es_log_level level;
+} arguments;
+
+static int usage(const char *what, const char *value)
+{
+    fprintf(stderr, "espalier-worker: %s%s%s (see espalier-worker --help)\n", what, value ? ": " : "",
+            value ? value : "");
+    return EXIT_USAGE;
+}
+
+/* -1: go on; otherwise the exit status. */
+static int read_arguments(int argc, char **argv, arguments *a)
+{
+    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, SLOTS, LOG, HELP, VERSION };
+    static const struct option options[] = {
+        {"device", required_argument, NULL, DEVICE},
+        {"name", required_argument, NULL, NAME},
+        {"cache", required_argument, NULL, CACHE},
+        {"cache-size", required_argument, NULL, CACHE_SIZE},
+        {"slots", required_argument, NULL, SLOTS},
+        {"log", required_argument, NULL, LOG},
+        {"help", no_argument, NULL, HELP},
+        {"version", no_argument, NULL, VERSION},
+        {NULL, 0, NULL, 0},
+    };
+    int64_t n;
+    for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        switch (c) {
+        case DEVICE: a->o.device = optarg; break;
+        case NAME: a->o.name = optarg; break;
+        case CACHE: a->o.cache = optarg; break;
+        case CACHE_SIZE:
+            if (!es_str_to_i64(optarg, true, &n) || n < 1 << 20)
+                return usage("--cache-size takes a number of bytes of at least 1M", optarg);
+            a->o.cache_bytes = (uint64_t)n;
+            break;
+        case SLOTS:
+            if (!es_str_to_i64(optarg, false, &n) || n < 1 || n > 64)
+                return usage("--slots takes a number from 1 to 64", optarg);
+            a->o.slots = (int)n;
+            break;
+        case LOG:
+            if (!es_log_level_parse(optarg, &a->level))
+                return usage("--log takes debug, info, warn, error or off", optarg);
+            break;
+        case 'h':
+        case HELP: fputs(help, stdout); return EXIT_SUCCESS;
+        case VERSION: puts("espalier-worker 0.1.0"); return EXIT_SUCCESS;
+        default: return usage("unknown option or missing value", NULL);
+        }
+    }
+    if (optind == argc)
+        return usage("ENDPOINT is missing", NULL);
+    if (optind + 1 < argc)
+        return usage("too many arguments", argv[optind + 1]);
+    a->o.endpoint = argv[optind];
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    arguments a = {.o = wk_options_default(), .level = ES_LOG_INFO};
+    int code = read_arguments(argc, argv, &a);
+    if (code >= 0)
+        return code;
+    es_log_init("worker", a.level);
+    wk_loglines_start();
+    if (sodium_init() < 0) {
+        fprintf(stderr, "espalier-worker: libsodium does not start\n");
+        return EXIT_FAILURE;
+    }
+    /* Blocked before any thread is made, so that the control loop alone hears them. */
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int signals = signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC);
+    es_error err = {0};
+    es_status s = wk_run(&a.o, signals, &err);
+    if (s == ES_OK)
+        return EXIT_SUCCESS;
+    char line[700];
+    fprintf(stderr, "espalier-worker: %s\n", es_error_line(&err, line, sizeof line));
+    return s == ES_INVALID ? EXIT_USAGE : EXIT_FAILURE;
+}
