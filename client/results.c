@@ -82,8 +82,7 @@ static void copy(es_json *j, const char *key, const json_t *v)
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         es_json_object(j, key);
-        json_object_foreach((json_t *)(uintptr_t)v, name, inner)
-            copy(j, name, inner);
+        json_object_foreach((json_t *)(uintptr_t)v, name, inner) copy(j, name, inner);
         es_json_end(j);
         return;
     case JSON_ARRAY:
@@ -134,8 +133,7 @@ static char *result_text(const json_t *result)
             continue;
         }
         es_json_array(&j, "front");
-        json_array_foreach(v, i, m)
-            member_text(&j, m, i + 1);
+        json_array_foreach(v, i, m) member_text(&j, m, i + 1);
         es_json_end(&j);
     }
     es_json_end(&j);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -348,15 +347,15 @@ static void take_finished(control *c)
     }
 }
 
-static es_status on_signal(control *c, int fd, es_error *err)
+static es_status on_stop(control *c, int fd, es_error *err)
 {
-    struct signalfd_siginfo info;
-    if (read(fd, &info, sizeof info) != (ssize_t)sizeof info)
+    uint64_t count;
+    if (read(fd, &count, sizeof count) != (ssize_t)sizeof count)
         return ES_OK;
-    if (c->draining)
+    if (c->draining || count > 1)
         return es_fail(err, ES_CANCELLED, "worker",
                        "ended by a second signal; the job in hand is given to another worker later");
-    es_log(ES_LOG_INFO, "signal %u: handing back after the current step", info.ssi_signo);
+    es_log(ES_LOG_INFO, "told to stop: handing back after the current step");
     c->draining = true;
     c->drain_until = now_ms(c) + WK_DRAIN_MS;
     wk_compute_stop_all(c->compute, WK_PREEMPT);
@@ -369,12 +368,12 @@ static bool drained(control *c)
     return c->draining && !c->outbox && wk_compute_jobs(c->compute, jobs, JOBS_MAX) == 0;
 }
 
-static es_status loop(control *c, int signals, es_error *err)
+static es_status loop(control *c, int stop, es_error *err)
 {
     zmq_pollitem_t items[3] = {
         {.socket = dm_peer_socket(c->peer), .events = ZMQ_POLLIN},
         {.fd = wk_compute_fd(c->compute), .events = ZMQ_POLLIN},
-        {.fd = signals, .events = ZMQ_POLLIN},
+        {.fd = stop, .events = ZMQ_POLLIN},
     };
     c->heard_ms = now_ms(c);
     while (!drained(c)) {
@@ -387,14 +386,14 @@ static es_status loop(control *c, int signals, es_error *err)
         if (zmq_poll(items, 3, 50) < 0 && errno != EINTR)
             return es_fail_errno(err, c->o->endpoint, "cannot wait for messages");
         if (items[2].revents)
-            ES_RETURN(on_signal(c, signals, err));
+            ES_RETURN(on_stop(c, stop, err));
         take_finished(c);
         ES_RETURN(receive(c, err));
     }
     return c->greeted ? send_goodbye(c, err) : ES_OK;
 }
 
-es_status wk_run(const wk_options *o, int signals, es_error *err)
+es_status wk_run(const wk_options *o, int stop, es_error *err)
 {
     es_status s = ES_OK;
     wk_cache *cache = NULL;
@@ -414,7 +413,7 @@ es_status wk_run(const wk_options *o, int signals, es_error *err)
     else
         snprintf(c.name, sizeof c.name, "%s:%d:%s", host, (int)getpid(), kn_device_name(c.dev));
     es_log(ES_LOG_INFO, "worker %s on %s, coordinator %s", c.name, kn_device_model(c.dev), o->endpoint);
-    ES_GOTO(loop(&c, signals, err));
+    ES_GOTO(loop(&c, stop, err));
 fail:
     for (wk_finish *f; (f = c.outbox);) {
         c.outbox = f->next;

@@ -28,7 +28,8 @@ es_status wk_job_session(wk_job *j, wk_session **out, es_error *err)
 {
     wk_session *s;
     const dm_job_spec *spec = j->spec;
-    wk_want want = {.phase = (sn_phase)spec->phase, .part = (int)spec->part, .meta = spec->meta_weights, .weights = spec->weights};
+    wk_want want = {
+        .phase = (sn_phase)spec->phase, .part = (int)spec->part, .meta = spec->meta_weights, .weights = spec->weights};
     ES_RETURN(wk_session_get(j->sessions, spec->search_text, &s, err));
     ES_RETURN(wk_session_load(j->sessions, s, j->data, &want, &j->transfer, err));
     *out = s;

@@ -24,7 +24,8 @@ es_status wk_run_train(wk_job *j, dm_job_result *r, es_error *err)
                     sn_trainer_step(session->trainer), j->spec->step);
         goto fail;
     }
-    uint64_t steps = sn_train_steps(session->trainer), until = j->spec->until_step < steps ? j->spec->until_step : steps;
+    uint64_t steps = sn_train_steps(session->trainer),
+             until = j->spec->until_step < steps ? j->spec->until_step : steps;
     sn_hooks hooks = {.ctx = j, .stop = should_stop, .progress = on_progress};
     sn_report report = {0};
     wk_session_dirty(session);

@@ -5,13 +5,15 @@
 #include "base/str.h"
 #include "worker/loglines.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 enum { EXIT_USAGE = 2 };
 
@@ -93,6 +95,18 @@ static int read_arguments(int argc, char **argv, arguments *a)
     return -1;
 }
 
+/* A handler and not a blocked signal with a signalfd: the BLAS library starts threads before main, which would still take the signal. */
+static int stop_fd = -1;
+static void on_signal(int number)
+{
+    (void)number;
+    uint64_t one = 1;
+    int e = errno;
+    if (write(stop_fd, &one, sizeof one) < 0)
+        _exit(EXIT_FAILURE);
+    errno = e;
+}
+
 int main(int argc, char **argv)
 {
     arguments a = {.o = wk_options_default(), .level = ES_LOG_INFO};
@@ -105,14 +119,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "espalier-worker: libsodium does not start\n");
         return EXIT_FAILURE;
     }
-    /* Blocked before any thread is made, so that the control loop alone hears them. */
-    sigset_t stop;
-    sigemptyset(&stop);
-    sigaddset(&stop, SIGTERM);
-    sigaddset(&stop, SIGINT);
-    sigprocmask(SIG_BLOCK, &stop, NULL);
+    int signals = stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
-    int signals = signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC);
     es_error err = {0};
     es_status s = wk_run(&a.o, signals, &err);
     if (s == ES_OK)

@@ -86,8 +86,8 @@ es_status wk_session_table(wk_session *s, es_error *err)
 }
 
 /* The trainer at the first step of a phase. */
-static es_status start_phase(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want, const dm_transfer_options *t,
-                             es_error *err)
+static es_status start_phase(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want,
+                             const dm_transfer_options *t, es_error *err)
 {
     bool fresh = !s->trainer;
     if (fresh)
@@ -108,8 +108,8 @@ static es_status start_phase(wk_sessions *all, wk_session *s, dm_peer *data, con
     return ES_OK;
 }
 
-es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want, const dm_transfer_options *t,
-                          es_error *err)
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want,
+                          const dm_transfer_options *t, es_error *err)
 {
     bool same = s->trainer && s->phase == want->phase && s->part == want->part;
     if (same && !strcmp(s->weights, want->weights))

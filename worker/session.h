@@ -16,9 +16,9 @@
 typedef struct wk_session {
     es_hash key; /* of the search's text */
     sn_search_file *file;
-    sn_trainer *trainer;       /* NULL until weights are needed */
-    sn_table *table;           /* of a search against a table; NULL until asked for */
-    sn_phase phase;            /* what the trainer is set up as */
+    sn_trainer *trainer; /* NULL until weights are needed */
+    sn_table *table;     /* of a search against a table; NULL until asked for */
+    sn_phase phase;      /* what the trainer is set up as */
     int part;
     char weights[ES_HASH_HEX]; /* the version in the trainer; "" as initialised; "?" unknown */
     uint64_t used;
@@ -36,10 +36,10 @@ typedef struct wk_sessions wk_sessions;
 wk_sessions *wk_sessions_new(kn_device *dev, int max); /* borrows dev */
 void wk_sessions_destroy(wk_sessions **all);
 es_status wk_session_get(wk_sessions *all, const char *search_text, wk_session **out, es_error *err) ES_MUST_CHECK;
-es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want, const dm_transfer_options *t,
-                          es_error *err) ES_MUST_CHECK;
+es_status wk_session_load(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want,
+                          const dm_transfer_options *t, es_error *err) ES_MUST_CHECK;
 es_status wk_session_table(wk_session *s, es_error *err) ES_MUST_CHECK; /* s->table is there */
-void wk_session_dirty(wk_session *s); /* the trainer is about to leave its version */
+void wk_session_dirty(wk_session *s);                                   /* the trainer is about to leave its version */
 void wk_session_holds(wk_session *s, const char *weights);
 
 #endif

@@ -1,7 +1,7 @@
 /* worker.h - espalier-worker as a library: connect, ask for work, do it, hand it in, until told to stop.
  *
  *     wk_options o = wk_options_default(); o.endpoint = "tcp://head:5700";
- *     s = wk_run(&o, signal_fd, err);
+ *     s = wk_run(&o, stop_fd, err);
  *
  * Two threads. The control thread (control.c) owns the connection to the coordinator and never computes: heartbeats leave in time whatever a job does. The
  * compute thread (compute.c) owns the device and the weights connection. Between the two: a mailbox.
@@ -28,7 +28,7 @@ typedef struct wk_options {
 
 wk_options wk_options_default(void);
 
-/* Returns ES_OK after a clean stop. `signals`: a signalfd that is readable when the worker shall stop. */
-es_status wk_run(const wk_options *o, int signals, es_error *err) ES_MUST_CHECK;
+/* Returns ES_OK after a clean stop. `stop`: an eventfd, written to once when the worker shall stop, twice when at once. */
+es_status wk_run(const wk_options *o, int stop, es_error *err) ES_MUST_CHECK;
 
 #endif
