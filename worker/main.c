@@ -114,7 +114,12 @@ static void spin_briefly(char **argv)
 {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY") || setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
         return;
-    execv("/proc/self/exe", argv); /* where that fails, it works all the same, only slower */
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n > 0) {
+        path[n] = 0;
+        execv(path, argv); /* where that fails, it works all the same, only slower */
+    }
 }
 
 int main(int argc, char **argv)
