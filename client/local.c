@@ -108,8 +108,10 @@ static es_status write_config(cl_local *l, es_error *err)
     es_str_clear(&quoted);
     for (const char *c = l->sockets; *c; c++)
         es_str_addn(&quoted, *c == '\'' ? "''" : c, *c == '\'' ? 2 : 1);
-    es_str_addf(&s, "control: 'ipc://%s/control'\ndata: 'ipc://%s/data'\nstatus: 'ipc://%s/status'\nhttp: ''\n",
-                quoted.p, quoted.p, quoted.p);
+    es_str_addf(
+        &s,
+        "control: 'ipc://%s/control'\ndata: 'ipc://%s/data'\nstatus: 'ipc://%s/status'\nhttp: ''\nheartbeat_ms: 500\n",
+        quoted.p, quoted.p, quoted.p);
     es_status status = es_file_write(l->config, s.p, s.len, err);
     es_str_free(&s);
     es_str_free(&quoted);

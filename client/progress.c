@@ -48,6 +48,9 @@ void cl_progress_show(cl_progress *p, const json_t *search)
     cl_progress_line(search, (double)(now - p->began_ms) / 1000, line, sizeof line);
     const char *phase = cl_text(search, "phase");
     bool turned = strcmp(phase, p->phase) != 0;
+    if (!p->terminal && turned && p->unsaid) /* how the phase before ended */
+        fprintf(p->f, "%s\n", p->last);
+    p->unsaid = p->terminal || !turned;
     snprintf(p->phase, sizeof p->phase, "%s", phase);
     snprintf(p->last, sizeof p->last, "%s", line);
     if (p->terminal) {
@@ -58,6 +61,7 @@ void cl_progress_show(cl_progress *p, const json_t *search)
         fprintf(p->f, "%s\n", line);
         fflush(p->f);
         p->shown_ms = now;
+        p->unsaid = false;
     }
 }
 
@@ -72,7 +76,7 @@ void cl_progress_end(cl_progress *p)
 {
     if (p->terminal && p->dirty)
         fputc('\n', p->f);
-    else if (!p->terminal && p->last[0])
+    else if (!p->terminal && p->unsaid)
         fprintf(p->f, "%s\n", p->last);
     fflush(p->f);
     p->dirty = false;

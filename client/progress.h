@@ -16,7 +16,7 @@ enum { CL_PLAIN_EVERY_MS = 10000 };
 
 typedef struct cl_progress {
     FILE *f;
-    bool terminal, dirty;
+    bool terminal, dirty, unsaid;
     int64_t began_ms, shown_ms;
     char last[512], phase[64];
 } cl_progress;

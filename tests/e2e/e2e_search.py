@@ -1,0 +1,111 @@
+"""A search from its file to the results a user takes home, by `espalier run` and through a coordinator with one worker and with three."""
+import csv
+import json
+import os
+import signal
+import struct
+from math import prod
+
+from rig import check, children_of, main, strip_times
+
+
+def safetensors(path):
+    """Reads the file as any reader would: header, then arrays without gaps that end where the file does."""
+    with open(path, "rb") as f:
+        data = f.read()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    header.pop("__metadata__", None)
+    end = 0
+    for name, a in sorted(header.items(), key=lambda kv: kv[1]["data_offsets"]):
+        begin, stop = a["data_offsets"]
+        count = 1
+        for d in a["shape"]:
+            count *= d
+        check(begin == end and stop - begin == count * {"F32": 4, "I32": 4, "U8": 1}[a["dtype"]], "array %s of %s" % (name, path))
+        end = stop
+    check(8 + n + end == len(data), "%s ends where its arrays do" % path)
+    return header
+
+
+def run_brings_results_home(rig):
+    path = rig.search("small", epochs=12, more="constraints: {params: {max: 20k}}")
+    r = rig.client("run", path, "--out", "out", "--threads", "1", timeout=120)
+    check(r.returncode == 0, r.stderr)
+    for word in ("training", "epoch", "loss", "images/s", "evaluations 24/24"):
+        check(word in r.stderr, "progress names %s: %s" % (word, r.stderr))
+    check("\r" not in r.stderr, "plain lines when it is no terminal")
+    with open(rig.path("out", "result.json")) as f:
+        front = json.load(f)["front"]
+    check(front, "the front has members")
+    for i, m in enumerate(front):
+        for field in ("architecture", "accuracy", "test_accuracy", "params", "macs", "latency_ms"):
+            check(field in m, "member %d has %s" % (i, field))
+        check(0 <= m["accuracy"] <= 1 and 0 <= m["test_accuracy"] <= 1 and 0 < m["params"] <= 20000, "member %d is in range" % i)
+        check(m["architecture"] in r.stdout, "the table shows member %d" % i)
+        arrays = safetensors(rig.path("out", m["weights"]))
+        with open(os.path.join(os.path.dirname(rig.path("out", m["weights"])), "architecture.txt")) as f:
+            check(f.read() == m["architecture"] + "\n", "architecture.txt of member %d" % i)
+        floats = sum(max(1, prod(a["shape"])) for a in arrays.values())
+        check(floats >= m["params"], "member %d: %d numbers for %d parameters" % (i, floats, m["params"]))
+        for o in front:
+            check(not (o["accuracy"] >= m["accuracy"] and o["macs"] < m["macs"] and o is not m), "member %d is dominated" % i)
+    with open(rig.path("out", "pareto.csv")) as f:
+        rows = list(csv.DictReader(f))
+    check([r["architecture"] for r in rows] == [m["architecture"] for m in front], "pareto.csv has the same members")
+    cost = rig.good("cost", path, "--archs", rig.write("archs.txt", "".join(m["architecture"] + "\n" for m in front)))
+    for line, m in zip(cost.splitlines()[1:], front):
+        check(line.rsplit(",", 3)[1:3] == [str(m["params"]), str(m["macs"])], "cost agrees: %s" % line)
+    check(not os.path.exists(rig.path("out", ".espalier")), "nothing else is left behind")
+    again = rig.client("run", path, "--out", "out")
+    check(again.returncode == 0 and "finished before" in again.stdout, "a second run shows the results")
+
+
+def interrupted_run_goes_on(rig):
+    path = rig.search("small")
+    whole = rig.client("run", path, "--out", "whole", "--threads", "1", timeout=120)
+    check(whole.returncode == 0, whole.stderr)
+    log = rig.path("espalier.log")
+
+    def training():
+        with open(log) as f:
+            return "epoch" in f.read()
+
+    # Ctrl-C; then a kill without warning, at which the children end by themselves; then to the end.
+    for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -9)):
+        open(log, "w").close()
+        p = rig.start("espalier", "run", path, "--out", "parts", "--threads", "1")
+        rig.wait(training, 60, "training")
+        rig.wait(lambda p=p: len(children_of(p.pid)) == 2, 10, "two children")
+        kids = [pid for pid, _ in children_of(p.pid)]
+        p.send_signal(number)
+        check(rig.ends(p) == code, "exit %s" % p.returncode)
+        rig.wait(lambda kids=kids: not any(os.path.exists("/proc/%d" % k) for k in kids), 30, "the children to end")
+        if number == signal.SIGINT:
+            with open(log) as f:
+                check("the same command goes on where it stopped" in f.read(), "it says how to go on")
+    r = rig.client("run", path, "--out", "parts", "--threads", "1", timeout=120)
+    check(r.returncode == 0 and "going on where it stopped" in r.stderr, r.stderr)
+    check(strip_times(rig.path("parts", "result.json")) == strip_times(rig.path("whole", "result.json")), "the same result")
+
+
+def one_worker_or_three(rig):
+    rig.coordinator()
+    first = rig.worker()
+    one = rig.submit(rig.search("small"), "--token", "one")
+    check(rig.submit(rig.search("small"), "--token", "one") == one, "the same token is the same search")
+    rig.wait_done(one)
+    rig.worker()
+    rig.worker()
+    rig.wait(lambda: len(rig.ask("workers")["workers"]) == 3, 20, "three workers")
+    three, other = rig.submit(rig.search("small")), rig.submit(rig.search("other", seed=4))
+    check(len({one, three, other}) == 3, "three searches")
+    rig.wait_done(three)
+    rig.wait_done(other)
+    check(rig.result(one, "r1") == rig.result(three, "r3"), "one worker or three: the same result")
+    check(rig.result(other, "r4") != rig.result(three, "r3"), "another seed, another result")
+    first.send_signal(signal.SIGTERM)
+    check(rig.ends(first) == 0, "a worker ends cleanly")
+
+
+main(run_brings_results_home, interrupted_run_goes_on, one_worker_or_three)
