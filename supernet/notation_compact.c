@@ -31,56 +31,57 @@ static void key_of(const char *name, char section[KEY], char item[KEY])
     }
 }
 
+void sn_template_keys(sn_space *sp)
+{
+    int n = sr_space_choices(sp->choices);
+    sp->key = es_arena_alloc(sp->arena, (size_t)(n + 1) * sizeof *sp->key);
+    for (int i = 0; i < n; i++) {
+        char section[KEY], item[KEY];
+        sn_key *k = &sp->key[i];
+        key_of(sr_space_choice(sp->choices, i)->name, section, item);
+        k->first = i;
+        for (int j = i - 1; j >= 0; j--)
+            if (strcmp(sp->key[j].section, section) == 0 && strcmp(sp->key[j].item, item) == 0)
+                k->first = j;
+        k->section = k->first == i ? es_arena_strdup(sp->arena, section) : sp->key[k->first].section;
+        k->item = k->first == i ? es_arena_strdup(sp->arena, item) : sp->key[k->first].item;
+    }
+}
+
 static es_status check(const sn_space *sp, es_error *err)
 {
     (void)sp, (void)err;
     return ES_OK;
 }
 
-/* Is there an earlier choice of the same section and item (another layer)? */
-static bool repeated(const sn_space *sp, int i, const char *section, const char *item)
+/* The options of all choices that share the keys of choice `first`: one of them per layer that is present. */
+static void format_item(const sn_space *sp, const sr_arch *a, int first, const char **at_section, es_str *out)
 {
-    char s[KEY], t[KEY];
-    for (int j = 0; j < i; j++) {
-        key_of(sr_space_choice(sp->choices, j)->name, s, t);
-        if (strcmp(s, section) == 0 && strcmp(t, item) == 0)
-            return true;
-    }
-    return false;
-}
-
-static void format_item(const sn_space *sp, const sr_arch *a, int first, const char *section, const char *item,
-                        char *at_section, es_str *out)
-{
+    const char *section = sp->key[first].section;
     bool some = false;
     for (int j = first; j < sr_space_choices(sp->choices); j++) {
-        const sr_choice *c = sr_space_choice(sp->choices, j);
-        char s[KEY], t[KEY];
-        key_of(c->name, s, t);
-        if (strcmp(s, section) != 0 || strcmp(t, item) != 0 || !sr_arch_active(sp->choices, a, j))
+        if (sp->key[j].first != first || !sr_arch_active(sp->choices, a, j))
             continue;
         if (!some) {
-            if (strcmp(at_section, section) != 0 || out->len == 0) {
+            if (out->len == 0 || strcmp(*at_section, section) != 0)
                 es_str_addf(out, "%s%s%s", out->len ? "+" : "", section, section[0] ? ":" : "");
-                snprintf(at_section, KEY, "%s", section);
-            } else
+            else
                 es_str_add(out, ":");
-            es_str_add(out, item);
+            *at_section = section;
+            es_str_add(out, sp->key[first].item);
         }
-        es_str_addf(out, "%s%s", some ? "." : "", c->labels[a->gene[j]]);
+        es_str_add(out, some ? "." : "");
+        es_str_add(out, sr_space_choice(sp->choices, j)->labels[a->gene[j]]);
         some = true;
     }
 }
 
 static void format(const sn_space *sp, const sr_arch *a, es_str *out)
 {
-    char at_section[KEY] = "";
-    for (int i = 0; i < sr_space_choices(sp->choices); i++) {
-        char section[KEY], item[KEY];
-        key_of(sr_space_choice(sp->choices, i)->name, section, item);
-        if (!repeated(sp, i, section, item))
-            format_item(sp, a, i, section, item, at_section, out);
-    }
+    const char *at_section = "";
+    for (int i = 0; i < sr_space_choices(sp->choices); i++)
+        if (sp->key[i].first == i)
+            format_item(sp, a, i, &at_section, out);
     if (out->len == 0)
         es_str_add(out, "fixed"); /* a space of one architecture */
 }
@@ -108,24 +109,21 @@ static bool find_item(const char *text, const char *section, const char *item, c
     return false;
 }
 
-static es_status parse_item(const sn_space *sp, int first, const char *section, const char *item, const char *text,
-                            sr_arch *out, es_error *err)
+static es_status parse_item(const sn_space *sp, int first, const char *text, sr_arch *out, es_error *err)
 {
-    const char *at = NULL;
+    const char *section = sp->key[first].section, *item = sp->key[first].item, *at = NULL;
     size_t n = 0;
     bool found = find_item(text, section, item, &at, &n);
     const char *end = found ? at + n : NULL;
     for (int j = first; j < sr_space_choices(sp->choices); j++) {
-        const sr_choice *c = sr_space_choice(sp->choices, j);
-        char s[KEY], t[KEY];
-        key_of(c->name, s, t);
-        if (strcmp(s, section) != 0 || strcmp(t, item) != 0 || !sr_arch_active(sp->choices, out, j))
+        if (sp->key[j].first != first || !sr_arch_active(sp->choices, out, j))
             continue;
+        const char *name = sr_space_choice(sp->choices, j)->name;
         if (!found || at >= end)
-            return es_fail(err, ES_INVALID, NULL, "%s is missing: expected %s%s%s...", c->name, section,
+            return es_fail(err, ES_INVALID, NULL, "%s is missing: expected %s%s%s...", name, section,
                            section[0] ? ":" : "", item);
         size_t w = strcspn(at, ".:+");
-        ES_RETURN(sn_notation_set(sn_template_find(sp, c->name), at, w, out, err));
+        ES_RETURN(sn_notation_set(sn_template_find(sp, name), at, w, out, err));
         at += w + (at + w < end && at[w] == '.');
     }
     if (found && at < end)
@@ -140,12 +138,9 @@ static es_status parse(const sn_space *sp, const char *text, sr_arch *out, es_er
         return strcmp(text, "fixed") == 0
                    ? ES_OK
                    : es_fail(err, ES_INVALID, NULL, "this space has one architecture, written `fixed`");
-    for (int i = 0; i < sr_space_choices(sp->choices); i++) {
-        char section[KEY], item[KEY];
-        key_of(sr_space_choice(sp->choices, i)->name, section, item);
-        if (!repeated(sp, i, section, item))
-            ES_RETURN(parse_item(sp, i, section, item, text, out, err));
-    }
+    for (int i = 0; i < sr_space_choices(sp->choices); i++)
+        if (sp->key[i].first == i)
+            ES_RETURN(parse_item(sp, i, text, out, err));
     /* Everything that was written must have been read: the canonical text of the result is what was given, in any order. */
     es_str canonical = ES_STR_INIT;
     format(sp, out, &canonical);

@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "supernet/searchfile_internal.h"
 
@@ -365,9 +366,32 @@ es_status sn_search_file_load(const char *path, sn_search_file **out, es_error *
     slash = strrchr(full, '/');
     *slash = 0;
     ES_GOTO(sn_search_file_parse(path, text, n, full, out, err));
+    ES_GOTO(es_at(err, sn_search_file_feasible(*out, err), path));
+    if ((*out)->export_onnx)
+        es_log(ES_LOG_WARN, "%s: finish.export: this version writes safetensors only, no onnx", path);
 fail:
     free(full);
     free(text);
+    if (s != ES_OK)
+        sn_search_file_destroy(out);
+    return s;
+}
+
+es_status sn_search_file_feasible(const sn_search_file *f, es_error *err)
+{
+    sr_problem p;
+    sr_search *search = NULL;
+    sr_arch *a = sr_arch_new(sn_space_choices(f->space));
+    int64_t ticket;
+    es_status s = ES_OK;
+    sn_search_file_problem(f, &p);
+    ES_GOTO(sr_search_new(f->algorithm, &f->options, &p, f->seed, &search, err));
+    s = f->limits > 0 ? sr_ask(search, &ticket, a, err) : ES_OK;
+    if (s != ES_OK && err && !err->where[0])
+        es_at(err, s, "constraints");
+fail:
+    sr_search_destroy(&search);
+    free(a);
     return s;
 }
 

@@ -111,6 +111,9 @@ typedef struct sn_search_file {
 es_status sn_search_file_load(const char *path, sn_search_file **out, es_error *err) ES_MUST_CHECK;
 es_status sn_search_file_parse(const char *name, const char *text, size_t n, const char *base_dir, sn_search_file **out,
                                es_error *err) ES_MUST_CHECK;
+/* Is there any architecture inside the constraints on known costs? ES_INFEASIBLE with the closest costs seen; up to a second for a large space. sn_search_file_load
+ * asks it, so that nothing impossible is queued. */
+es_status sn_search_file_feasible(const sn_search_file *f, es_error *err) ES_MUST_CHECK;
 void sn_search_file_destroy(sn_search_file **f);
 /* The sr_problem of a file: objectives, constraints, and the cost model as `costs` (params, macs, activation_bytes). Borrows f. */
 void sn_search_file_problem(const sn_search_file *f, sr_problem *out);

@@ -308,7 +308,9 @@ es_status sn_template_build(sn_spec *spec, const sn_space *like, const sr_arch *
     sp->choices = sr_space_new();
     build b = {.sp = sp, .like = like, .fixed = fixed, .err = err};
     es_status s = build_all(&b);
-    if (s != ES_OK)
+    if (s == ES_OK)
+        sn_template_keys(sp);
+    else
         sn_space_destroy(&sp);
     *out = sp;
     return s;

@@ -135,6 +135,12 @@ typedef struct sn_named {
     const char *const *labels;
 } sn_named;
 
+/* The compact notation's view of a choice: "0" and "k" for stages.0.blocks.1.kernel; `first` is the first choice with the same two. */
+typedef struct sn_key {
+    const char *section, *item;
+    int first;
+} sn_key;
+
 struct sn_space {
     sn_spec *spec;
     es_arena *arena;
@@ -142,6 +148,7 @@ struct sn_space {
     int units, slots, named;
     sn_unit *unit;
     sn_named *name; /* sorted by appearance */
+    sn_key *key;    /* by choice */
     sn_field resolution;
     sn_field edge[SN_CELLS_MAX][SN_EDGES_MAX];          /* index into sn_cell_ops */
     const char *edge_scope[SN_CELLS_MAX][SN_EDGES_MAX]; /* "1-0" */
@@ -152,6 +159,7 @@ const char *sn_field_label(sn_field_kind kind, int value, char buf[16]);
 /* Takes over one use of `spec` (also on failure). `like` and `fixed` (both or none): every field gets its value in that architecture. */
 es_status sn_template_build(sn_spec *spec, const sn_space *like, const sr_arch *fixed, sn_space **out,
                             es_error *err) ES_MUST_CHECK;
+void sn_template_keys(sn_space *sp); /* fills key; the last step of building */
 const sn_named *sn_template_find(const sn_space *sp, const char *name);
 es_status sn_spec_read(const es_yaml_node *node, sn_spec **out, es_error *err) ES_MUST_CHECK;
 void sn_spec_release(sn_spec **spec);

@@ -173,6 +173,21 @@ START_TEST(problem)
     }
 END_TEST
 
+START_TEST(infeasible)
+    {
+        const char *path = es_test_join(es_test_dir(), "s.yaml");
+        static const char text[] = TASK SPACE "constraints: {params: {max: 10}}\n";
+        ck_assert_ok(es_file_write(path, text, strlen(text), NULL));
+        sn_search_file *f;
+        es_error err = {0};
+        ck_assert_status(sn_search_file_load(path, &f, &err), ES_INFEASIBLE);
+        ck_assert(f == NULL);
+        ck_assert_has(err.where, "s.yaml");
+        ck_assert_has(err.text, "params");
+        printf("%s: %s\n", err.where, err.text);
+    }
+END_TEST
+
 static const struct {
     const char *text, *message;
 } bad[] = {
@@ -274,4 +289,5 @@ START_TEST(text_survives_every_scalar)
     }
 END_TEST
 
-ES_TEST_MAIN("searchfile", every_field, defaults, space_of_a_file, problem, bad_input, text_survives_every_scalar)
+ES_TEST_MAIN("searchfile", every_field, defaults, space_of_a_file, problem, infeasible, bad_input,
+             text_survives_every_scalar)
