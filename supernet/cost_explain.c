@@ -94,11 +94,11 @@ es_status sn_explain_print(const sn_space *sp, const sr_arch *a, es_str *out, es
     for (int i = 0; i < count; i++)
         wide = (int)strlen(layers[i].name) > wide ? (int)strlen(layers[i].name) : wide;
     char *text = sn_arch_format(sp, a);
-    es_str_addf(out, "architecture %s\n%-*s  %-26s%-14s%-14s%12s%14s\n", text, wide, "layer", "op", "in", "out",
+    es_str_addf(out, "architecture %s\n%-*s  %-30s%-14s%-14s%12s%14s\n", text, wide, "layer", "op", "in", "out",
                 "params", "macs");
     free(text);
     for (int i = 0; i < count; i++) {
-        es_str_addf(out, "%-*s  %-26s", wide, layers[i].name, layers[i].op);
+        es_str_addf(out, "%-*s  %-30s", wide, layers[i].name, layers[i].op);
         add_shape(out, &layers[i].in);
         add_shape(out, &layers[i].out);
         es_str_addf(out, "%12" PRId64 "%14" PRId64 "\n", layers[i].params, layers[i].macs);
