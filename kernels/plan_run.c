@@ -44,13 +44,16 @@ static es_status bind_weights(const kn_plan *p, const kn_binding *b, char **base
 {
     for (int set = 0; set < KN_SETS; set++) {
         kn_weights *w = b->weights[set];
-        bool values = p->used[KN_BASE_VALUES + set], grads = p->used[KN_BASE_GRADS + set], shadow = p->used[KN_BASE_SHADOW + set];
+        bool values = p->used[KN_BASE_VALUES + set], grads = p->used[KN_BASE_GRADS + set],
+             shadow = p->used[KN_BASE_SHADOW + set];
         if (!values && !grads && !shadow)
             continue;
         if (w == NULL)
             return es_fail(err, ES_INVALID, "run", "the plan reads or writes parameter set %d, but none is bound", set);
         if (kn_weights_params(w) != p->w->params[set])
-            return es_fail(err, ES_INVALID, "run", "parameter set %d is bound to weights of other parameters than the graph was built with", set);
+            return es_fail(err, ES_INVALID, "run",
+                           "parameter set %d is bound to weights of other parameters than the graph was built with",
+                           set);
         if (kn_weights_device(w) != p->dev)
             return es_fail(err, ES_INVALID, "run", "parameter set %d lives on device %s, the plan is for %s", set,
                            kn_device_name(kn_weights_device(w)), p->dev->name);
@@ -58,7 +61,8 @@ static es_status bind_weights(const kn_plan *p, const kn_binding *b, char **base
         base[KN_BASE_GRADS + set] = (char *)kn_weights_grads(w);
         base[KN_BASE_SHADOW + set] = kn_weights_shadow(w);
         if (grads && base[KN_BASE_GRADS + set] == NULL)
-            return es_fail(err, ES_INVALID, "run", "the plan adds to gradients of set %d, whose weights were made without (KN_WITH_GRAD)", set);
+            return es_fail(err, ES_INVALID, "run",
+                           "the plan adds to gradients of set %d, whose weights were made without (KN_WITH_GRAD)", set);
     }
     return ES_OK;
 }
@@ -67,7 +71,8 @@ static es_status bind(kn_plan *p, kn_workspace *ws, const kn_binding *b, char **
 {
     size_t need = kn_plan_workspace_bytes(p);
     if (need > 0 && (ws == NULL || ws->bytes < need))
-        return es_fail(err, ES_INVALID, "run", "the plan needs a workspace of %zu bytes, %zu are reserved", need, ws == NULL ? 0 : ws->bytes);
+        return es_fail(err, ES_INVALID, "run", "the plan needs a workspace of %zu bytes, %zu are reserved", need,
+                       ws == NULL ? 0 : ws->bytes);
     base[KN_BASE_NONE] = NULL;
     base[KN_BASE_WORKSPACE] = ws == NULL ? NULL : ws->p;
     const float *scalars = b->scalar;
