@@ -127,11 +127,12 @@ es_status kn_cpu_conv2d(const kn_call *c, es_error *err)
     const float *x = kn_f(&c->in[0]);
     float *weights = c->scratch, *y = kn_fo(&c->out[0]);
     bool add = c->accumulate & 1;
-    KN_CPU_FOR(c, g, v.groups) { weight_transposed(weights + g * v.k * ld, ld, &v, &c->in[1], (int)g); }
     if (v.point) {
+        kn_cpu_turn_parallel(c, weights, ld, kn_f(&c->in[1]), c->in[1].stride[0], (int)v.co, (int)v.ci);
         kn_cpu_rows_product(c, v.n * v.h * v.w, (int)v.co, (int)v.ci, x, v.ci, weights, ld, y, v.co, add);
         return ES_OK;
     }
+    KN_CPU_FOR(c, g, v.groups) { weight_transposed(weights + g * v.k * ld, ld, &v, &c->in[1], (int)g); }
     char *patches = (char *)c->scratch + kn_align(sizeof(float) * (size_t)(v.groups * v.k * ld));
     KN_CPU_FOR(c, p, v.n * v.rows.count)
     {

@@ -51,7 +51,7 @@ static inline kn_pieces kn_pieces_of(int64_t rows, int64_t row_bytes, int64_t ta
     per = per < 1 ? 1 : per > rows ? KN_MAX(rows, 1) : per;
     return (kn_pieces){per, (rows + per - 1) / per};
 }
-enum { KN_PIECE_BYTES = 128 << 10 };
+enum { KN_PIECE_BYTES = 64 << 10 };
 static inline kn_pieces kn_pieces_of_rows(int64_t rows, int64_t row_bytes)
 {
     return kn_pieces_of(rows, row_bytes, KN_PIECE_BYTES);

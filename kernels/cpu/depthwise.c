@@ -192,7 +192,8 @@ es_status kn_cpu_depthwise(const kn_call *c, es_error *err)
         window win = window_forward(&g, from, to);
         const float *x = kn_f(&c->in[0]) + image * g.h * g.w * g.c;
         float *y = kn_fo(&c->out[0]) + image * g.oh * g.ow * g.c;
-        taps t = {.n = g.kh * g.kw};
+        taps t;
+        t.n = g.kh * g.kw;
         for (int64_t q = 0; q < g.c; q += KN_LANES) {
             int lanes = (int)KN_MIN(KN_LANES, g.c - q);
             plane_fill(plane, win, x + q, g.h, g.w, g.c, lanes);
@@ -225,7 +226,8 @@ size_t kn_cpu_depthwise_dx_scratch(const kn_call *c)
 static void dx_line(const geometry *g, const kn_vec *plane, window win, const kn_vec *weight, int64_t h, int phase,
                     float *dx, int lanes, bool add)
 {
-    taps t = {.n = 0};
+    taps t; /* large: only what is used is set */
+    t.n = 0;
     for (int i = 0; i < g->kh; i++) {
         int64_t at = h + g->pad - (int64_t)i * g->dilation;
         if (at - floor_div(at, g->stride) * g->stride != 0)

@@ -120,17 +120,40 @@ void kn_cpu_sgemm(bool ta, bool tb, int m, int n, int k, const float *a, int64_t
                 (int)lda, b, (int)ldb, add ? 1.0f : 0.0f, c, (int)ldc);
 }
 
+/* One step of a 16 x 16 transpose: swaps the off-diagonal blocks of size `step`. */
+KN_INLINE void turn_step(kn_vec r[KN_LANES], const int step)
+{
+    kn_ivec low, high;
+    for (int l = 0; l < KN_LANES; l++) {
+        low[l] = l & step ? KN_LANES + (l ^ step) : l;
+        high[l] = l & step ? KN_LANES + l : l ^ step;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < KN_LANES; i++)
+        if ((i & step) == 0) {
+            kn_vec a = r[i], b = r[i + step];
+            r[i] = __builtin_shuffle(a, b, low);
+            r[i + step] = __builtin_shuffle(a, b, high);
+        }
+}
+
+static void turn_block(float *to, int64_t ld, const float *from, int64_t ld_from, int rows, int cols)
+{
+    kn_vec r[KN_LANES];
+    for (int i = 0; i < KN_LANES; i++)
+        r[i] = i < rows ? kn_vec_load_n(from + i * ld_from, cols) : (kn_vec){};
+    turn_step(r, 8);
+    turn_step(r, 4);
+    turn_step(r, 2);
+    turn_step(r, 1);
+    for (int i = 0; i < cols; i++)
+        kn_vec_store(to + i * ld, r[i]);
+}
+
 void kn_cpu_turn(float *to, int64_t ld, const float *from, int64_t ld_from, int rows, int cols)
 {
-    enum { B = 16 };
-    for (int c0 = 0; c0 < cols; c0 += B)
-        for (int r0 = 0; r0 < rows; r0 += B) {
-            int c1 = c0 + B < cols ? c0 + B : cols, r1 = r0 + B < rows ? r0 + B : rows;
-            for (int c = c0; c < c1; c++)
-                for (int r = r0; r < r1; r++)
-                    to[c * ld + r] = from[r * ld_from + c];
-        }
-    for (int c = 0; c < cols; c++)
-        for (int64_t r = rows; r < ld; r++)
-            to[c * ld + r] = 0.0f;
+    for (int r = 0; r < rows; r += KN_LANES)
+        for (int c = 0; c < cols; c += KN_LANES)
+            turn_block(to + c * ld + r, ld, from + r * ld_from + c, ld_from, rows - r < KN_LANES ? rows - r : KN_LANES,
+                       cols - c < KN_LANES ? cols - c : KN_LANES);
 }

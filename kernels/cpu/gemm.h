@@ -23,7 +23,7 @@ void kn_cpu_gemm(int m, int n, int k, const float *a, int64_t a_row, int64_t a_c
 void kn_cpu_sgemm(bool ta, bool tb, int m, int n, int k, const float *a, int64_t lda, const float *b, int64_t ldb,
                   float *c, int64_t ldc, bool add);
 
-/* to[c][r] = from[r][c], rows of `to` are `ld` long and filled with zeros behind r. */
+/* to[c][r] = from[r][c]; rows of `to` are `ld` long, a multiple of 16 that holds all rows, and filled with zeros. */
 void kn_cpu_turn(float *to, int64_t ld, const float *from, int64_t ld_from, int rows, int cols);
 
 #endif

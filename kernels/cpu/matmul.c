@@ -72,7 +72,13 @@ es_status kn_cpu_matmul(const kn_call *c, es_error *err)
     const bool add = c->accumulate & 1;
     int64_t ld;
     if (!small_batch(&p)) {
-        const float *bt = plain(&p, b, c->scratch, &ld);
+        const float *bt = b;
+        ld = p.ldb;
+        if (p.tb) {
+            ld = kn_cpu_padded(p.n);
+            kn_cpu_turn_parallel(c, c->scratch, ld, b, p.ldb, p.n, p.k);
+            bt = c->scratch;
+        }
         if (p.ta)
             kn_cpu_outer_product(c, p.k, (int)p.m, p.n, a, p.lda, bt, ld, y, p.ldc, add,
                                  (char *)c->scratch + transposed_bytes(&p));

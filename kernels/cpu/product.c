@@ -20,19 +20,42 @@ kn_pieces kn_cpu_row_pieces(int64_t m, int64_t n, int64_t k)
     return p;
 }
 
+/* Columns per piece, where rows alone make too few pieces. */
+static int64_t column_block(int64_t n, int64_t row_pieces)
+{
+    int64_t want = (8 + row_pieces - 1) / row_pieces, step = 3 * KN_LANES;
+    if (row_pieces >= 8 || n < 2 * step)
+        return n;
+    return ((n + want - 1) / want + step - 1) / step * step;
+}
+
 void kn_cpu_rows_product(const kn_call *c, int64_t m, int n, int k, const float *x, int64_t ldx, const float *b,
                          int64_t ldb, float *y, int64_t ldy, bool add)
 {
     kn_pieces p = kn_cpu_row_pieces(m, n, k);
-    bool blas = (int64_t)n * k > BLAS_B && p.rows >= 64;
+    const int64_t step = column_block(n, p.count), blocks = (n + step - 1) / step;
+    KN_CPU_FOR(c, i, p.count * blocks)
+    {
+        int64_t from = i / blocks * p.rows, col = i % blocks * step;
+        int rows = (int)KN_MIN(p.rows, m - from), cols = (int)KN_MIN(step, n - col);
+        if ((int64_t)cols * k > BLAS_B && rows >= 64)
+            kn_cpu_sgemm(false, false, rows, cols, k, x + from * ldx, ldx, b + col, ldb, y + from * ldy + col, ldy,
+                         add);
+        else
+            kn_cpu_gemm(rows, cols, k, x + from * ldx, ldx, 1, b + col, ldb, y + from * ldy + col, ldy, add);
+    }
+}
+
+void kn_cpu_turn_parallel(const kn_call *c, float *to, int64_t ld, const float *from, int64_t ld_from, int rows,
+                          int cols)
+{
+    kn_pieces p = kn_pieces_of(cols, rows * 4, 64 << 10);
+    p.rows = (p.rows + KN_LANES - 1) / KN_LANES * KN_LANES;
+    p.count = (cols + p.rows - 1) / p.rows;
     KN_CPU_FOR(c, i, p.count)
     {
-        int64_t from = i * p.rows;
-        int rows = (int)KN_MIN(p.rows, m - from);
-        if (blas)
-            kn_cpu_sgemm(false, false, rows, n, k, x + from * ldx, ldx, b, ldb, y + from * ldy, ldy, add);
-        else
-            kn_cpu_gemm(rows, n, k, x + from * ldx, ldx, 1, b, ldb, y + from * ldy, ldy, add);
+        int64_t at = i * p.rows;
+        kn_cpu_turn(to + at * ld, ld, from + at, ld_from, rows, (int)KN_MIN(p.rows, cols - at));
     }
 }
 

@@ -18,6 +18,10 @@ size_t kn_cpu_outer_scratch(int64_t m, int n, int k);
 void kn_cpu_outer_product(const kn_call *c, int64_t m, int n, int k, const float *dy, int64_t ldy, const float *x,
                           int64_t ldx, float *dw, int64_t ldw, bool add, void *scratch);
 
+/* kn_cpu_turn on all threads. */
+void kn_cpu_turn_parallel(const kn_call *c, float *to, int64_t ld, const float *from, int64_t ld_from, int rows,
+                          int cols);
+
 /* Row pieces of a product with k inputs and n outputs per row. */
 kn_pieces kn_cpu_row_pieces(int64_t m, int64_t n, int64_t k);
 static inline int64_t kn_cpu_padded(int64_t n) { return (n + KN_LANES - 1) / KN_LANES * KN_LANES; }
