@@ -44,6 +44,8 @@ struct kn_device {
     char name[32], model[128];
 };
 
+/* kernels/cpu/fuse.c */
+es_status kn_cpu_fuse(kn_device *d, kn_plan *p, es_error *err) ES_MUST_CHECK;
 /* kernels/host.c */
 es_status kn_host_open(kn_backend backend, int threads, kn_device **out, es_error *err) ES_MUST_CHECK;
 /* kernels/cuda/device.cu, or kernels/device.c in a build without CUDA */

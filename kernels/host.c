@@ -84,6 +84,7 @@ static const kn_device_vt host_vt[] = {
                               .zero = host_zero,
                               .sync = host_sync},
     [KN_BACKEND_CPU] = {.kernels = kn_cpu_kernels,
+                        .fuse = kn_cpu_fuse,
                         .close = host_close,
                         .memory = host_memory,
                         .alloc = host_alloc,

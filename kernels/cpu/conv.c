@@ -1,4 +1,5 @@
 /* Convolutions as products: 1x1 directly on the activations, others on patches gathered piece by piece. */
+#include "kernels/cpu/fuse.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/product.h"
 
@@ -114,6 +115,8 @@ static conv forward_of(const kn_call *c)
 
 size_t kn_cpu_conv2d_scratch(const kn_call *c)
 {
+    if (c->n_in > 2)
+        return kn_cpu_point_lazy_scratch(c);
     conv v = forward_of(c);
     size_t weights = kn_align(sizeof(float) * (size_t)(v.groups * v.k * kn_cpu_padded(v.og)));
     return weights + (v.point ? 0 : (size_t)kn_cpu_threads(c) * patch_bytes(&v));
@@ -121,6 +124,8 @@ size_t kn_cpu_conv2d_scratch(const kn_call *c)
 
 es_status kn_cpu_conv2d(const kn_call *c, es_error *err)
 {
+    if (c->n_in > 2)
+        return kn_cpu_point_lazy(c, err);
     KN_CPU_NEED_FLAT(c, conv2d);
     conv v = forward_of(c);
     const int64_t ld = kn_cpu_padded(v.og);
@@ -156,12 +161,16 @@ static conv dx_of(const kn_call *c)
 
 size_t kn_cpu_conv2d_dx_scratch(const kn_call *c)
 {
+    if (kn_back_joint(c))
+        return kn_cpu_point_back_scratch(c);
     conv v = dx_of(c);
     return v.point ? 0 : kn_align(sizeof(float) * (size_t)(v.co * v.k)) + (size_t)kn_cpu_threads(c) * patch_bytes(&v);
 }
 
 es_status kn_cpu_conv2d_dx(const kn_call *c, es_error *err)
 {
+    if (kn_back_joint(c))
+        return kn_cpu_point_back(c, err);
     KN_CPU_NEED_FLAT(c, conv2d_dx);
     conv v = dx_of(c);
     const float *dy = kn_f(&c->in[0]);
@@ -201,6 +210,8 @@ static conv dw_of(const kn_call *c) { return conv_of(c->a, &c->in[0].shape, &c->
 
 size_t kn_cpu_conv2d_dw_scratch(const kn_call *c)
 {
+    if (c->n_in > 2)
+        return kn_cpu_point_dw_lazy_scratch(c);
     conv v = dw_of(c);
     if (v.point)
         return kn_cpu_outer_scratch(v.n * v.h * v.w, (int)v.co, (int)v.ci);
@@ -233,6 +244,8 @@ static void fold_weights(const kn_call *c, const conv *v, const float *partial, 
 
 es_status kn_cpu_conv2d_dw(const kn_call *c, es_error *err)
 {
+    if (c->n_in > 2)
+        return kn_cpu_point_dw_lazy(c, err);
     (void)err;
     conv v = dw_of(c);
     const float *x = kn_f(&c->in[0]), *dy = kn_f(&c->in[1]);

@@ -1,208 +1,95 @@
-/* Depthwise convolution, sixteen channels at a time. A plane (some lines of one image, one block of channels) is copied with its zero border into a
- * buffer that stays in cache; behind that there are no edges: an output pixel is a list of taps, each a plane address and a weight, and
- * up to sixteen neighbouring pixels are summed in registers. dx is the same sum over dy, with other taps for each phase of the stride. */
-#include "kernels/cpu/cpu.h"
+/* Depthwise convolution and its two gradients, plane by plane (plane.h); with batch norm inside as fuse.h says. */
+#include "kernels/cpu/fuse.h"
+#include "kernels/cpu/plane.h"
 
-enum { TAPS_MAX = 121, PLANE_BYTES = 128 << 10, PARTIALS = 16 };
-
-typedef struct geometry {
-    int64_t n, h, w, c, oh, ow;
-    int kh, kw, stride, pad, dilation;
-} geometry;
-
-static geometry geometry_of(const kn_attr *a, const kn_shape *x, const kn_shape *y, int kh, int kw)
-{
-    return (geometry){x->d[0],
-                      x->d[1],
-                      x->d[2],
-                      x->d[3],
-                      y->d[1],
-                      y->d[2],
-                      kh,
-                      kw,
-                      KN_MAX(a->stride, 1),
-                      a->pad,
-                      KN_MAX(a->dilation, 1)};
-}
-
-/* Lines [line, line + lines) and columns [col, col + cols) of an image, which may lie outside of it. */
-typedef struct window {
-    int64_t line, lines, col, cols;
-} window;
-
-static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-
-/* What output lines [from, to) read of the input. */
-static window window_forward(const geometry *g, int64_t from, int64_t to)
-{
-    return (window){from * g->stride - g->pad, (to - from - 1) * g->stride + (g->kh - 1) * g->dilation + 1, -g->pad,
-                    (g->ow - 1) * g->stride + (g->kw - 1) * g->dilation + 1};
-}
-
-/* What lines [from, to) of dx read of dy. */
-static window window_backward(const geometry *g, int64_t from, int64_t to)
-{
-    int64_t line = floor_div(from + g->pad - (int64_t)(g->kh - 1) * g->dilation, g->stride);
-    int64_t col = floor_div(g->pad - (int64_t)(g->kw - 1) * g->dilation, g->stride);
-    return (window){line, (to - 1 + g->pad) / g->stride - line + 1, col, (g->w - 1 + g->pad) / g->stride - col + 1};
-}
-
-/* Copies a window of channels [0, lanes) of x (an image h x w with c channels) into the plane. */
-static void plane_fill(kn_vec *plane, window win, const float *x, int64_t h, int64_t w, int64_t c, int lanes)
-{
-    int64_t left = KN_MIN(win.cols, KN_MAX(-win.col, 0)), right = KN_MAX(left, KN_MIN(win.cols, w - win.col));
-    for (int64_t i = 0; i < win.lines; i++, plane += win.cols) {
-        int64_t line = win.line + i;
-        if (line < 0 || line >= h) {
-            memset(plane, 0, sizeof(kn_vec) * (size_t)win.cols);
-            continue;
-        }
-        const float *from = x + (line * w + win.col) * c;
-        for (int64_t j = 0; j < left; j++)
-            plane[j] = (kn_vec){};
-        if (lanes == KN_LANES)
-            for (int64_t j = left; j < right; j++)
-                plane[j] = kn_vec_load(from + j * c);
-        else
-            for (int64_t j = left; j < right; j++)
-                plane[j] = kn_vec_load_n(from + j * c, lanes);
-        for (int64_t j = right; j < win.cols; j++)
-            plane[j] = (kn_vec){};
-    }
-}
-
-static void weights_fill(kn_vec *to, const kn_tensor *w, int64_t channel, int lanes)
-{
-    for (int i = 0; i < w->shape.d[0]; i++)
-        for (int j = 0; j < w->shape.d[1]; j++)
-            *to++ = kn_vec_load_n(kn_f(w) + i * w->stride[0] + j * w->stride[1] + channel, lanes);
-}
-
-typedef struct taps {
-    int n;
-    const kn_vec *at[TAPS_MAX];
-    kn_vec weight[TAPS_MAX];
-} taps;
-
-KN_INLINE void pixels(const int count, const int step, const taps *t, int64_t first, float *y, int64_t ldy, int lanes,
-                      bool add)
-{
-    kn_vec acc[16];
-#pragma GCC unroll 16
-    for (int p = 0; p < count; p++)
-        acc[p] = (kn_vec){};
-    for (int i = 0; i < t->n; i++) {
-        const kn_vec *from = t->at[i] + first * step;
-        kn_vec w = t->weight[i];
-#pragma GCC unroll 16
-        for (int p = 0; p < count; p++)
-            acc[p] += from[p * step] * w;
-    }
-#pragma GCC unroll 16
-    for (int p = 0; p < count; p++) {
-        float *to = y + (first + p) * ldy;
-        kn_vec_store_n(to, add ? acc[p] + kn_vec_load_n(to, lanes) : acc[p], lanes);
-    }
-}
-
-/* Output pixels 0 .. count - 1 at y, ldy apart; pixel p reads each tap `step` p further on. */
-KN_INLINE void line_of(const int step, const taps *t, int64_t count, float *y, int64_t ldy, int lanes, bool add)
-{
-    int64_t p = 0;
-    if (count % 14 == 0)
-        for (; p < count; p += 14)
-            pixels(14, step, t, p, y, ldy, lanes, add);
-    for (; p + 16 <= count; p += 16)
-        pixels(16, step, t, p, y, ldy, lanes, add);
-    for (; p + 7 <= count; p += 7)
-        pixels(7, step, t, p, y, ldy, lanes, add);
-    for (; p + 4 <= count; p += 4)
-        pixels(4, step, t, p, y, ldy, lanes, add);
-    for (; p < count; p++)
-        pixels(1, step, t, p, y, ldy, lanes, add);
-}
-static __attribute__((noinline)) void line(int step, const taps *t, int64_t count, float *y, int64_t ldy, int lanes,
-                                           bool add)
-{
-    if (step == 1)
-        line_of(1, t, count, y, ldy, lanes, add);
-    else if (step == 2)
-        line_of(2, t, count, y, ldy, lanes, add);
-    else
-        line_of(step, t, count, y, ldy, lanes, add);
-}
+enum { PLANE_BYTES = 128 << 10, JOINT_BYTES = 1 << 20 };
 
 /* Lines per piece such that the plane they read fits the buffer. */
-static kn_pieces strips(const geometry *g, bool backward)
+static kn_pieces strips(const kn_geometry *g, bool backward)
 {
     int64_t all = backward ? g->h : g->oh, lines = all;
-    for (; lines > 1; lines = (lines + 1) / 2) {
-        window win = backward ? window_backward(g, 0, lines) : window_forward(g, 0, lines);
-        if ((win.lines + 1) * win.cols * (int64_t)sizeof(kn_vec) <= PLANE_BYTES)
+    for (; lines > 1; lines = (lines + 1) / 2)
+        if (kn_window_bytes(backward ? kn_window_backward(g, 0, lines) : kn_window_forward(g, 0, lines)) <= PLANE_BYTES)
             break;
-    }
     return (kn_pieces){lines, (all + lines - 1) / lines};
 }
 
-static size_t plane_bytes(const geometry *g, bool backward)
+static size_t plane_bytes(const kn_geometry *g, bool backward)
 {
     int64_t lines = strips(g, backward).rows;
-    window win = backward ? window_backward(g, 0, lines) : window_forward(g, 0, lines);
-    return kn_align((size_t)((win.lines + 1) * win.cols) * sizeof(kn_vec));
+    return kn_window_bytes(backward ? kn_window_backward(g, 0, lines) : kn_window_forward(g, 0, lines));
 }
 
-static kn_vec *plane_of(const kn_call *c, size_t bytes, size_t before)
+static kn_vec *room_of(const kn_call *c, size_t bytes, size_t before)
 {
     return (kn_vec *)(void *)((char *)c->scratch + before + (size_t)kn_cpu_self() * bytes);
 }
 
-static es_status check(const geometry *g, es_error *err)
+static es_status check(const kn_geometry *g, es_error *err)
 {
-    if (g->kh * g->kw > TAPS_MAX)
+    if (g->kh * g->kw > KN_TAPS_MAX)
         return es_fail(err, ES_UNSUPPORTED, "depthwise", "kernel %d x %d: at most %d weights per channel", g->kh, g->kw,
-                       TAPS_MAX);
+                       KN_TAPS_MAX);
     return ES_OK;
 }
 
+/* Channels [q, q + lanes) of image `image`, normalised where coefficients are given. */
+static kn_plane_source source_of(const kn_call *c, const kn_tensor *x, const kn_tensor *coef, int64_t image, int64_t q)
+{
+    const int64_t h = x->shape.d[1], w = x->shape.d[2], ch = x->shape.d[3];
+    kn_plane_source s = {.x = kn_f(x) + image * h * w * ch + q,
+                         .h = h,
+                         .w = w,
+                         .c = ch,
+                         .lanes = (int)KN_MIN(KN_LANES, ch - q),
+                         .act = c->a->act};
+    if (coef && coef->p) {
+        s.scale = kn_f(coef) + q;
+        s.shift = kn_f(coef) + ch + q;
+    }
+    return s;
+}
+
+static const kn_tensor *coef_of(const kn_call *c) { return c->n_in > 2 ? &c->in[2] : NULL; }
+
 /* --- y --- */
 
-static geometry forward_of(const kn_call *c)
+static kn_geometry forward_of(const kn_call *c)
 {
-    return geometry_of(c->a, &c->in[0].shape, &c->out[0].shape, c->in[1].shape.d[0], c->in[1].shape.d[1]);
+    return kn_geometry_of(c->a, &c->in[0].shape, &c->out[0].shape, c->in[1].shape.d[0], c->in[1].shape.d[1]);
 }
 
 size_t kn_cpu_depthwise_scratch(const kn_call *c)
 {
-    geometry g = forward_of(c);
+    kn_geometry g = forward_of(c);
     return (size_t)kn_cpu_threads(c) * plane_bytes(&g, false);
 }
 
 es_status kn_cpu_depthwise(const kn_call *c, es_error *err)
 {
     KN_CPU_NEED_FLAT(c, depthwise);
-    geometry g = forward_of(c);
+    kn_geometry g = forward_of(c);
     ES_RETURN(check(&g, err));
     kn_pieces s = strips(&g, false);
     const size_t bytes = plane_bytes(&g, false);
-    const bool add = c->accumulate & 1;
     KN_CPU_FOR(c, p, g.n * s.count)
     {
-        kn_vec *plane = plane_of(c, bytes, 0);
+        kn_vec *plane = room_of(c, bytes, 0);
         int64_t image = p / s.count, from = p % s.count * s.rows, to = KN_MIN(from + s.rows, g.oh);
-        window win = window_forward(&g, from, to);
-        const float *x = kn_f(&c->in[0]) + image * g.h * g.w * g.c;
-        float *y = kn_fo(&c->out[0]) + image * g.oh * g.ow * g.c;
-        taps t;
+        kn_window win = kn_window_forward(&g, from, to);
+        kn_taps t;
         t.n = g.kh * g.kw;
         for (int64_t q = 0; q < g.c; q += KN_LANES) {
-            int lanes = (int)KN_MIN(KN_LANES, g.c - q);
-            plane_fill(plane, win, x + q, g.h, g.w, g.c, lanes);
-            weights_fill(t.weight, &c->in[1], q, lanes);
+            kn_plane_source src = source_of(c, &c->in[0], coef_of(c), image, q);
+            kn_plane_target y = {.step = g.c, .lanes = src.lanes, .add = c->accumulate & 1};
+            kn_plane_fill(plane, win, &src, NULL);
+            kn_plane_weights(t.weight, &c->in[1], q, src.lanes);
             for (int64_t o = from; o < to; o++) {
                 for (int i = 0; i < t.n; i++)
                     t.at[i] =
                         plane + ((o - from) * g.stride + i / g.kw * g.dilation) * win.cols + i % g.kw * g.dilation;
-                line(g.stride, &t, g.ow, y + o * g.ow * g.c + q, g.c, lanes, add);
+                y.y = kn_fo(&c->out[0]) + (image * g.oh + o) * g.ow * g.c + q;
+                kn_plane_line(g.stride, &t, g.ow, &y);
             }
         }
     }
@@ -211,62 +98,40 @@ es_status kn_cpu_depthwise(const kn_call *c, es_error *err)
 
 /* --- dx --- */
 
-static geometry dx_of(const kn_call *c)
+static kn_geometry dx_of(const kn_call *c)
 {
-    return geometry_of(c->a, &c->out[0].shape, &c->in[0].shape, c->in[1].shape.d[0], c->in[1].shape.d[1]);
+    return kn_geometry_of(c->a, &c->out[0].shape, &c->in[0].shape, c->in[1].shape.d[0], c->in[1].shape.d[1]);
 }
 
 size_t kn_cpu_depthwise_dx_scratch(const kn_call *c)
 {
-    geometry g = dx_of(c);
-    return (size_t)kn_cpu_threads(c) * plane_bytes(&g, true);
-}
-
-/* Columns of line h of dx that lie `phase` behind a multiple of the stride; they read the same taps. */
-static void dx_line(const geometry *g, const kn_vec *plane, window win, const kn_vec *weight, int64_t h, int phase,
-                    float *dx, int lanes, bool add)
-{
-    taps t; /* large: only what is used is set */
-    t.n = 0;
-    for (int i = 0; i < g->kh; i++) {
-        int64_t at = h + g->pad - (int64_t)i * g->dilation;
-        if (at - floor_div(at, g->stride) * g->stride != 0)
-            continue;
-        const kn_vec *row = plane + (floor_div(at, g->stride) - win.line) * win.cols;
-        for (int j = 0; j < g->kw; j++) {
-            int64_t col = phase + g->pad - (int64_t)j * g->dilation;
-            if (col - floor_div(col, g->stride) * g->stride != 0)
-                continue;
-            t.at[t.n] = row + floor_div(col, g->stride) - win.col;
-            t.weight[t.n++] = weight[i * g->kw + j];
-        }
-    }
-    int64_t count = (g->w - phase + g->stride - 1) / g->stride;
-    line(1, &t, count, dx + phase * g->c, g->c * g->stride, lanes, add);
+    kn_geometry g = dx_of(c);
+    return kn_back_joint(c) ? kn_cpu_depthwise_back_scratch(c) : (size_t)kn_cpu_threads(c) * plane_bytes(&g, true);
 }
 
 es_status kn_cpu_depthwise_dx(const kn_call *c, es_error *err)
 {
+    if (kn_back_joint(c))
+        return kn_cpu_depthwise_back(c, err);
     KN_CPU_NEED_FLAT(c, depthwise_dx);
-    geometry g = dx_of(c);
+    kn_geometry g = dx_of(c);
     ES_RETURN(check(&g, err));
     kn_pieces s = strips(&g, true);
     const size_t bytes = plane_bytes(&g, true);
-    const bool add = c->accumulate & 1;
     KN_CPU_FOR(c, p, g.n * s.count)
     {
-        kn_vec *plane = plane_of(c, bytes, 0), weight[TAPS_MAX];
+        kn_vec *plane = room_of(c, bytes, 0), weight[KN_TAPS_MAX];
         int64_t image = p / s.count, from = p % s.count * s.rows, to = KN_MIN(from + s.rows, g.h);
-        window win = window_backward(&g, from, to);
-        const float *dy = kn_f(&c->in[0]) + image * g.oh * g.ow * g.c;
-        float *dx = kn_fo(&c->out[0]) + image * g.h * g.w * g.c;
+        kn_window win = kn_window_backward(&g, from, to);
         for (int64_t q = 0; q < g.c; q += KN_LANES) {
-            int lanes = (int)KN_MIN(KN_LANES, g.c - q);
-            plane_fill(plane, win, dy + q, g.oh, g.ow, g.c, lanes);
-            weights_fill(weight, &c->in[1], q, lanes);
-            for (int64_t h = from; h < to; h++)
-                for (int phase = 0; phase < g.stride; phase++)
-                    dx_line(&g, plane, win, weight, h, phase, dx + h * g.w * g.c + q, lanes, add);
+            kn_plane_source src = source_of(c, &c->in[0], NULL, image, q);
+            kn_plane_target dx = {.step = g.c, .lanes = src.lanes, .add = c->accumulate & 1};
+            kn_plane_fill(plane, win, &src, NULL);
+            kn_plane_weights(weight, &c->in[1], q, src.lanes);
+            for (int64_t h = from; h < to; h++) {
+                dx.y = kn_fo(&c->out[0]) + (image * g.h + h) * g.w * g.c + q;
+                kn_plane_dx_line(&g, plane, win, weight, h, &dx);
+            }
         }
     }
     return ES_OK;
@@ -274,108 +139,181 @@ es_status kn_cpu_depthwise_dx(const kn_call *c, es_error *err)
 
 /* --- dw --- */
 
-/* Kernel lines [0, kh) of kw taps each, all in registers: sum over a strip of dy(pixel) x(pixel, tap). */
-KN_INLINE void taps_sum(const int kh, const int kw, const geometry *g, const kn_vec *plane, int64_t cols,
-                        const float *dy, int64_t lines, int lanes, kn_vec *sum)
+static kn_geometry dw_of(const kn_call *c)
 {
-    kn_vec acc[25];
-#pragma GCC unroll 25
-    for (int i = 0; i < kh * kw; i++)
-        acc[i] = sum[i];
-    const int64_t step = g->stride, down = g->dilation * cols, right = g->dilation;
-    for (int64_t o = 0; o < lines; o++) {
-        const kn_vec *row = plane + o * step * cols;
-        for (int64_t p = 0; p < g->ow; p++, row += step, dy += g->c) {
-            kn_vec d = kn_vec_load_n(dy, lanes);
-#pragma GCC unroll 5
-            for (int i = 0; i < kh; i++)
-#pragma GCC unroll 7
-                for (int j = 0; j < kw; j++)
-                    acc[i * kw + j] += d * row[i * down + j * right];
-        }
-    }
-#pragma GCC unroll 25
-    for (int i = 0; i < kh * kw; i++)
-        sum[i] = acc[i];
+    return kn_geometry_of(c->a, &c->in[0].shape, &c->in[1].shape, c->a->kh, c->a->kw);
 }
 
-static __attribute__((noinline)) void strip_sum(const geometry *g, const kn_vec *plane, int64_t cols, const float *dy,
-                                                int64_t lines, int lanes, kn_vec *sum)
-{
-    if (g->kh == 3 && g->kw == 3) {
-        taps_sum(3, 3, g, plane, cols, dy, lines, lanes, sum);
-    } else if (g->kh == 5 && g->kw == 5) {
-        taps_sum(5, 5, g, plane, cols, dy, lines, lanes, sum);
-    } else {
-        for (int i = 0; i < g->kh; i++) {
-            const kn_vec *from = plane + i * g->dilation * cols;
-            int j = 0;
-            for (; j + 7 <= g->kw; j += 7)
-                taps_sum(1, 7, g, from + j * g->dilation, cols, dy, lines, lanes, sum + i * g->kw + j);
-            for (; j < g->kw; j++)
-                taps_sum(1, 1, g, from + j * g->dilation, cols, dy, lines, lanes, sum + i * g->kw + j);
-        }
-    }
-}
+static int64_t blocks_of(const kn_geometry *g) { return (g->c + KN_LANES - 1) / KN_LANES; }
 
-static geometry dw_of(const kn_call *c)
-{
-    return geometry_of(c->a, &c->in[0].shape, &c->in[1].shape, c->a->kh, c->a->kw);
-}
+static kn_pieces images_of(const kn_geometry *g) { return kn_pieces_at_most(g->n, KN_DEPTHWISE_PARTIALS); }
 
-static int64_t padded(int64_t c) { return (c + KN_LANES - 1) / KN_LANES * KN_LANES; }
-
-static size_t dw_partial_bytes(const geometry *g)
+static size_t partial_bytes(const kn_geometry *g, int64_t vecs_per_block)
 {
-    return kn_align(sizeof(float) * (size_t)(kn_pieces_at_most(g->n, PARTIALS).count * g->kh * g->kw * padded(g->c)));
+    return kn_align(sizeof(kn_vec) * (size_t)(images_of(g).count * blocks_of(g) * vecs_per_block));
 }
 
 size_t kn_cpu_depthwise_dw_scratch(const kn_call *c)
 {
-    geometry g = dw_of(c);
-    return dw_partial_bytes(&g) + (size_t)kn_cpu_threads(c) * plane_bytes(&g, false);
+    kn_geometry g = dw_of(c);
+    return partial_bytes(&g, g.kh * g.kw) + (size_t)kn_cpu_threads(c) * plane_bytes(&g, false);
 }
 
-/* One image into sums [channel block][tap]. */
-static void dw_image(const geometry *g, kn_pieces s, kn_vec *plane, const float *x, const float *dy, kn_vec *sum)
+/* dw (+)= the sums of partial[piece][block][tap], in order. */
+static void fold(const kn_geometry *g, const kn_vec *partial, const kn_tensor *dw, bool add)
 {
-    for (int64_t q = 0; q < g->c; q += KN_LANES, sum += g->kh * g->kw) {
-        int lanes = (int)KN_MIN(KN_LANES, g->c - q);
-        for (int64_t from = 0; from < g->oh; from += s.rows) {
-            int64_t to = KN_MIN(from + s.rows, g->oh);
-            window win = window_forward(g, from, to);
-            plane_fill(plane, win, x + q, g->h, g->w, g->c, lanes);
-            strip_sum(g, plane, win.cols, dy + from * g->ow * g->c + q, to - from, lanes, sum);
+    const int64_t n_taps = (int64_t)g->kh * g->kw, blocks = blocks_of(g), pieces = images_of(g).count;
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t i = 0; i < n_taps; i++) {
+            int lanes = (int)KN_MIN(KN_LANES, g->c - b * KN_LANES);
+            float *to = kn_fo(dw) + i / g->kw * dw->stride[0] + i % g->kw * dw->stride[1] + b * KN_LANES;
+            kn_vec total = partial[b * n_taps + i];
+            for (int64_t p = 1; p < pieces; p++)
+                total += partial[(p * blocks + b) * n_taps + i];
+            kn_vec_store_n(to, add ? total + kn_vec_load_n(to, lanes) : total, lanes);
         }
-    }
 }
 
 es_status kn_cpu_depthwise_dw(const kn_call *c, es_error *err)
 {
-    geometry g = dw_of(c);
+    kn_geometry g = dw_of(c);
     ES_RETURN(check(&g, err));
-    kn_pieces s = strips(&g, false), images = kn_pieces_at_most(g.n, PARTIALS);
-    const size_t bytes = plane_bytes(&g, false);
-    const int64_t n_taps = (int64_t)g.kh * g.kw, blocks = padded(g.c) / KN_LANES;
+    kn_pieces s = strips(&g, false), images = images_of(&g);
+    const size_t bytes = plane_bytes(&g, false), before = partial_bytes(&g, g.kh * g.kw);
+    const int64_t n_taps = (int64_t)g.kh * g.kw, blocks = blocks_of(&g);
     kn_vec *partial = c->scratch;
     KN_CPU_FOR(c, p, images.count)
     {
-        kn_vec *plane = plane_of(c, bytes, dw_partial_bytes(&g)), *sum = partial + p * blocks * n_taps;
+        kn_vec *plane = room_of(c, bytes, before), *sum = partial + p * blocks * n_taps;
         memset(sum, 0, sizeof(kn_vec) * (size_t)(blocks * n_taps));
         for (int64_t image = p * images.rows; image < KN_MIN((p + 1) * images.rows, g.n); image++)
-            dw_image(&g, s, plane, kn_f(&c->in[0]) + image * g.h * g.w * g.c,
-                     kn_f(&c->in[1]) + image * g.oh * g.ow * g.c, sum);
+            for (int64_t b = 0; b < blocks; b++) {
+                kn_plane_source src = source_of(c, &c->in[0], coef_of(c), image, b * KN_LANES);
+                for (int64_t from = 0; from < g.oh; from += s.rows) {
+                    int64_t to = KN_MIN(from + s.rows, g.oh);
+                    kn_window win = kn_window_forward(&g, from, to);
+                    kn_plane_fill(plane, win, &src, NULL);
+                    kn_plane_dw(&g, plane, win.cols,
+                                kn_f(&c->in[1]) + (image * g.oh + from) * g.ow * g.c + b * KN_LANES, g.c, g.ow * g.c,
+                                to - from, src.lanes, sum + b * n_taps);
+                }
+            }
     }
-    const bool add = c->accumulate & 1;
+    fold(&g, partial, &c->out[0], c->accumulate & 1);
+    return ES_OK;
+}
+
+/* --- dx and dw in one (fuse.h): whole images, so that x, its slopes and dy are there for both --- */
+
+typedef struct joint {
+    kn_geometry g;
+    kn_window wx, wd;
+    size_t x, slope, d, partial; /* bytes; the first three per thread */
+    int64_t vecs;                /* per block and piece: taps, then the sum and the moment */
+} joint;
+
+static joint joint_of(const kn_attr *a, const kn_shape *x, const kn_shape *dy, int kh, int kw)
+{
+    joint j = {.g = kn_geometry_of(a, x, dy, kh, kw), .vecs = kh * kw + 2};
+    j.wx = kn_window_forward(&j.g, 0, j.g.oh);
+    j.wd = kn_window_backward(&j.g, 0, j.g.h);
+    j.x = kn_window_bytes(j.wx);
+    j.slope = kn_align(sizeof(kn_vec) * (size_t)(j.g.h * j.g.w));
+    j.d = kn_window_bytes(j.wd);
+    j.partial = partial_bytes(&j.g, j.vecs);
+    return j;
+}
+
+bool kn_cpu_depthwise_joins(const kn_attr *a, const kn_shape *x, const kn_shape *dy, int kh, int kw)
+{
+    joint j = joint_of(a, x, dy, kh, kw);
+    return kh * kw <= KN_TAPS_MAX && x->d[0] >= 4 && j.g.pad <= (KN_MIN(kh, kw) - 1) * j.g.dilation &&
+           j.x + j.slope + j.d <= JOINT_BYTES;
+}
+
+static joint joint_call(const kn_call *c)
+{
+    const kn_shape *w = &c->in[KN_BACK_W].shape;
+    return joint_of(c->a, &c->in[KN_BACK_X].shape, &c->in[KN_BACK_DY].shape, w->d[0], w->d[1]);
+}
+
+size_t kn_cpu_depthwise_back_scratch(const kn_call *c)
+{
+    joint j = joint_call(c);
+    return j.partial + (size_t)kn_cpu_threads(c) * (j.x + j.slope + j.d);
+}
+
+/* One image, one block of channels. */
+static void joint_block(const kn_call *c, const joint *j, int64_t image, int64_t b, kn_vec *x, kn_vec *slope, kn_vec *d,
+                        kn_vec *sum)
+{
+    const kn_geometry *g = &j->g;
+    const int64_t q = b * KN_LANES, n_taps = (int64_t)g->kh * g->kw;
+    const kn_tensor *coef = &c->in[KN_BACK_COEF], *coef_e = &c->in[KN_BACK_COEF_E];
+    kn_vec weight[KN_TAPS_MAX];
+    kn_plane_source sx = source_of(c, &c->in[KN_BACK_X], coef, image, q),
+                    sd = source_of(c, &c->in[KN_BACK_DY], coef_e, image, q);
+    if (coef_e->p) {
+        sd.act = (kn_act)c->a->axis;
+        sd.e = kn_f(&c->in[KN_BACK_E]) + image * g->oh * g->ow * g->c + q;
+        sd.k_x = kn_f(coef_e) + 2 * g->c + q;
+        sd.k_1 = kn_f(coef_e) + 3 * g->c + q;
+    }
+    const bool sloped = c->out[KN_BACK_SUMS].p != NULL;
+    kn_plane_fill(x, j->wx, &sx, sloped ? slope : NULL);
+    kn_plane_fill(d, j->wd, &sd, NULL);
+    kn_plane_weights(weight, &c->in[KN_BACK_W], q, sx.lanes);
+    const float *first =
+        (const float *)(const void *)(d - j->wd.line * j->wd.cols - j->wd.col); /* pixel (0, 0) of dy in its plane */
+    kn_plane_dw(g, x, j->wx.cols, first, KN_LANES, j->wd.cols * KN_LANES, g->oh, KN_LANES, sum);
+    kn_plane_target dx = {.step = g->c, .lanes = sx.lanes, .add = !sloped && (c->accumulate & 1)};
+    if (sloped) {
+        dx.slope_step = 1;
+        dx.mean = kn_vec_load_n(kn_f(coef) + 2 * g->c + q, sx.lanes);
+        dx.sum = sum + n_taps;
+        dx.moment = sum + n_taps + 1;
+    }
+    for (int64_t h = 0; h < g->h; h++) {
+        dx.y = kn_fo(&c->out[KN_BACK_DX]) + (image * g->h + h) * g->w * g->c + q;
+        dx.x = sloped ? sx.x + h * g->w * g->c : NULL;
+        dx.slope = sloped ? slope + h * g->w : NULL;
+        kn_plane_dx_line(g, d, j->wd, weight, h, &dx);
+    }
+}
+
+es_status kn_cpu_depthwise_back(const kn_call *c, es_error *err)
+{
+    (void)err;
+    joint j = joint_call(c);
+    const kn_geometry *g = &j.g;
+    const int64_t blocks = blocks_of(g), n_taps = j.vecs - 2;
+    kn_pieces images = images_of(g);
+    kn_vec *partial = c->scratch;
+    KN_CPU_FOR(c, p, images.count)
+    {
+        char *room = (char *)c->scratch + j.partial + (size_t)kn_cpu_self() * (j.x + j.slope + j.d);
+        kn_vec *x = (kn_vec *)(void *)room, *slope = (kn_vec *)(void *)(room + j.x),
+               *d = (kn_vec *)(void *)(room + j.x + j.slope);
+        kn_vec *sum = partial + p * blocks * j.vecs;
+        memset(sum, 0, sizeof(kn_vec) * (size_t)(blocks * j.vecs));
+        for (int64_t image = p * images.rows; image < KN_MIN((p + 1) * images.rows, g->n); image++)
+            for (int64_t b = 0; b < blocks; b++)
+                joint_block(c, &j, image, b, x, slope, d, sum + b * j.vecs);
+    }
+    const kn_tensor *dw = &c->out[KN_BACK_DW];
+    float *sums = kn_fo(&c->out[KN_BACK_SUMS]);
     for (int64_t b = 0; b < blocks; b++)
-        for (int64_t i = 0; i < n_taps; i++) {
-            int lanes = (int)KN_MIN(KN_LANES, g.c - b * KN_LANES);
-            float *to =
-                kn_fo(&c->out[0]) + i / g.kw * c->out[0].stride[0] + i % g.kw * c->out[0].stride[1] + b * KN_LANES;
-            kn_vec total = partial[b * n_taps + i];
+        for (int64_t i = 0; i < j.vecs; i++) {
+            int lanes = (int)KN_MIN(KN_LANES, g->c - b * KN_LANES);
+            kn_vec total = partial[b * j.vecs + i];
             for (int64_t p = 1; p < images.count; p++)
-                total += partial[(p * blocks + b) * n_taps + i];
-            kn_vec_store_n(to, add ? total + kn_vec_load_n(to, lanes) : total, lanes);
+                total += partial[(p * blocks + b) * j.vecs + i];
+            if (i < n_taps) {
+                float *to = kn_fo(dw) + i / g->kw * dw->stride[0] + i % g->kw * dw->stride[1] + b * KN_LANES;
+                kn_vec_store_n(to, c->accumulate >> KN_BACK_DW & 1 ? total + kn_vec_load_n(to, lanes) : total, lanes);
+            } else if (sums) {
+                kn_vec_store_n(sums + (i - n_taps) * g->c + b * KN_LANES, total, lanes);
+            }
         }
     return ES_OK;
 }

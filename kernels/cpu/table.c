@@ -39,10 +39,10 @@
     ROW(CONCAT, concat, 1, 0xff, 0, 0) \
     SCRATCH(MATMUL, matmul, 1, 0x3, 0, 0) \
     SCRATCH(CONV2D, conv2d, 1, 0x2, 0, 0) \
-    SCRATCH(CONV2D_DX, conv2d_dx, 1, 0x2, 0, 0) \
+    SCRATCH(CONV2D_DX, conv2d_dx, 3, 0x2, 0, 4) \
     SCRATCH(CONV2D_DW, conv2d_dw, 1, 0x0, 0, 0) \
     SCRATCH(DEPTHWISE, depthwise, 1, 0x2, 0, 0) \
-    SCRATCH(DEPTHWISE_DX, depthwise_dx, 1, 0x2, 0, 0) \
+    SCRATCH(DEPTHWISE_DX, depthwise_dx, 3, 0x2, 0, 4) \
     SCRATCH(DEPTHWISE_DW, depthwise_dw, 1, 0x0, 0, 0) \
     SCRATCH(ATTENTION, attention, 0, 0x0, 0, 2) \
     SCRATCH(ATTENTION_GRAD, attention_grad, 0, 0x0, 0, 0) \
