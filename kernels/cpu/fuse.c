@@ -19,8 +19,9 @@ typedef struct pass {
 
 static void find_readers(pass *s)
 {
-    kn_plan_room(&s->of, &s->cap, s->w->n_values, sizeof *s->of);
-    memset(s->of, 0, s->w->n_values * sizeof *s->of);
+    const uint32_t values = s->w->n_values + KN_BACK_OUTPUTS * s->w->n_nodes; /* joint ops bring new ones */
+    kn_plan_room(&s->of, &s->cap, values, sizeof *s->of);
+    memset(s->of, 0, values * sizeof *s->of);
     for (uint32_t i = 0; i < s->w->n_nodes; i++)
         for (int k = 0; k < s->w->nodes[i].n_in; k++) {
             readers *r = &s->of[s->w->nodes[i].in[k]];
@@ -103,10 +104,15 @@ static kn_val add_value(kn_graph *w, kn_shape shape, uint32_t node, int index)
 
 static void replace_reads(pass *s, kn_val from, kn_val to)
 {
-    for (uint32_t i = 0; i < s->w->n_nodes; i++)
-        for (int k = 0; k < s->w->nodes[i].n_in; k++)
-            if (s->w->nodes[i].in[k] == from)
-                s->w->nodes[i].in[k] = to;
+    const readers *r = &s->of[from];
+    const bool listed = r->n <= READERS_MAX;
+    for (uint32_t i = 0; i < (listed ? r->n : s->w->n_nodes); i++) {
+        kn_node *n = &s->w->nodes[listed ? r->node[i] : i];
+        for (int k = 0; k < n->n_in; k++)
+            if (n->in[k] == from)
+                n->in[k] = to;
+    }
+    s->of[to] = *r;
 }
 
 /* The joint op stands where the first of the two stood: everything it reads must be made before. */
