@@ -144,7 +144,10 @@ es_status kn_infer_broadcast(const kn_graph *g, const kn_node *n, kn_shape *out,
     char text[64];
     ES_RETURN(kn_need_f32(g, n, err));
     ES_RETURN(kn_broadcast_shape(kn_in_shape(g, n, 0), &n->a.shape, out, err));
-    if (!kn_shape_equal(out, &n->a.shape))
+    bool empty = false;
+    for (int i = 0; i < out->rank; i++)
+        empty = empty || out->d[i] < 1;
+    if (empty || !kn_shape_equal(out, &n->a.shape))
         return es_fail(err, ES_INVALID, NULL, "cannot be broadcast to %s", kn_shape_text(&n->a.shape, text));
     return ES_OK;
 }

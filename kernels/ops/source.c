@@ -1,19 +1,24 @@
 /* Sources and sinks: input, param, constant, scalar; output, accumulate, blend; and detach, which is an alias. */
 #include "kernels/ops/ops_internal.h"
 
+static es_status check_shape(const kn_shape *s, es_error *err)
+{
+    char text[64];
+    for (int i = 0; i < s->rank; i++)
+        if (s->d[i] < 1)
+            return es_fail(err, ES_INVALID, NULL, "shape %s: every dimension must be at least 1",
+                           kn_shape_text(s, text));
+    return ES_OK;
+}
+
 es_status kn_infer_input(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
     (void)g;
-    char text[64];
     if (n->a.slot < 0 || n->a.slot >= KN_SLOTS)
         return es_fail(err, ES_INVALID, NULL, "slot %d is not in 0 to %d", n->a.slot, KN_SLOTS - 1);
-    for (int i = 0; i < n->a.shape.rank; i++)
-        if (n->a.shape.d[i] < 1)
-            return es_fail(err, ES_INVALID, NULL, "shape %s: every dimension must be at least 1",
-                           kn_shape_text(&n->a.shape, text));
     out[0] = n->a.shape;
     dtype[0] = (kn_dtype)n->a.order;
-    return ES_OK;
+    return check_shape(&n->a.shape, err);
 }
 
 /* Checks that a box lies inside a shape. */
@@ -38,9 +43,9 @@ es_status kn_infer_param(const kn_graph *g, const kn_node *n, kn_shape *out, kn_
 
 es_status kn_infer_constant(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
 {
-    (void)g, (void)dtype, (void)err;
+    (void)g, (void)dtype;
     out[0] = n->a.shape;
-    return ES_OK;
+    return check_shape(&n->a.shape, err);
 }
 
 es_status kn_infer_scalar(const kn_graph *g, const kn_node *n, kn_shape *out, kn_dtype *dtype, es_error *err)
