@@ -2,13 +2,13 @@
  *
  * Forward: one pass for the statistics (sums of x - k and (x - k)^2, k = the channel's first value, so that nothing cancels), one to normalise. Backward: one for
  * sum d' and sum d' xhat with d' = dy act'(z), one for dx = gamma rstd (d' - mean d' - xhat mean(d' xhat)). z is recomputed from x: the
- * activation's input is never stored.
+ * activation's input is never stored. Each pass is one launch (columns.cuh).
  */
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/cuda.cuh"
 
-enum { WAVES = 4 };
+enum { MOST_ITEMS = 2 * KN_COLUMN_GROUPS * KN_VEC }; /* two sums of each channel of a column */
 
 struct bn_args {
     const void *x, *dy;
@@ -19,14 +19,19 @@ struct bn_args {
     int accumulate;
 };
 
+/* Where sums go: per channel mean and var of x (forward) or sum d' and sum d' xhat (backward; a: NULL where statistics are constants). */
 struct bn_sums {
-    float *partial;
-    const float *s1, *s2; /* per channel: sum d', sum d' xhat; s1 == NULL: statistics are constants */
+    float *partial, *a, *b;
+    unsigned *arrived;
+    float *dgamma, *dbeta;
+    int add_gamma, add_beta;
 };
 
-template <int W> static __global__ void __launch_bounds__(256) stats_kernel(kn_columns k, bn_args a, float *partial)
+template <int W>
+static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_columns k, bn_args a, bn_sums s)
 {
     extern __shared__ float shared[];
+    __shared__ double total[MOST_ITEMS];
     kn_place p = kn_where<W>(k);
     float v[2][W] = {};
     if (p.active) {
@@ -43,20 +48,15 @@ template <int W> static __global__ void __launch_bounds__(256) stats_kernel(kn_c
             }
         }
     }
-    kn_block_partial<2, W>(k, p, v, partial, shared);
-}
-
-static __global__ void stats_finish(const float *partial, int blocks, int64_t rows, int channels, const void *x,
-                                    int x_type, float *mean, float *var)
-{
-    __shared__ double shared[32][33];
-    int channel = blockIdx.x * 32 + threadIdx.x;
-    double s1 = kn_partial_sum(partial, blocks, 2, 0, channels, channel, shared) / (double)rows;
-    double s2 = kn_partial_sum(partial, blocks, 2, 1, channels, channel, shared) / (double)rows;
-    if (threadIdx.y == 0 && channel < channels) {
-        double v = s2 - s1 * s1;
-        mean[channel] = (float)(s1 + kn_load(x, x_type, channel));
-        var[channel] = (float)(v > 0 ? v : 0);
+    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
+        return;
+    for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
+        int channel = blockIdx.y * n + i;
+        double m = total[i] / (double)k.rows, var = total[n + i] / (double)k.rows - m * m;
+        if (channel < k.channels) {
+            s.a[channel] = (float)(m + kn_load(a.x, a.x_type, channel));
+            s.b[channel] = (float)(var > 0 ? var : 0);
+        }
     }
 }
 
@@ -71,7 +71,8 @@ static __device__ __forceinline__ void coefficients(const bn_args &a, int channe
     }
 }
 
-template <int ACT, int W, bool FAST> static __global__ void __launch_bounds__(256) apply_kernel(kn_columns k, bn_args a)
+template <int ACT, int W, bool FAST>
+static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) apply_kernel(kn_columns k, bn_args a)
 {
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W], x[W];
@@ -90,17 +91,19 @@ template <int ACT, int W, bool FAST> static __global__ void __launch_bounds__(25
 }
 
 template <int ACT, int W, bool FAST>
-static __global__ void __launch_bounds__(256) grad_sums_kernel(kn_columns k, bn_args a, float *partial)
+static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(kn_columns k, bn_args a, bn_sums s)
 {
     extern __shared__ float shared[];
+    __shared__ double total[MOST_ITEMS];
     kn_place p = kn_where<W>(k);
-    float v[2][W] = {}, scale[W], shift[W], x[W], d[W], rstd[W], mean[W];
+    float v[2][W] = {}, scale[W], mean[W], x[W], d[W];
     if (p.active) {
-        coefficients<W>(a, p.channel, scale, shift);
+        float beta[W];
+        coefficients<W>(a, p.channel, scale, beta);
 #pragma unroll
         for (int w = 0; w < W; w++) {
-            rstd[w] = rsqrtf(a.var[p.channel + w] + a.eps);
             mean[w] = a.mean[p.channel + w];
+            beta[w] = a.beta ? a.beta[p.channel + w] : 0.f;
         }
 #pragma unroll 2
         for (int64_t r = p.first + p.lane; r < p.end; r += k.lanes) {
@@ -109,34 +112,31 @@ static __global__ void __launch_bounds__(256) grad_sums_kernel(kn_columns k, bn_
             kn_loadw<W>(d, a.dy, a.dy_type, i);
 #pragma unroll
             for (int w = 0; w < W; w++) {
-                float g = d[w] * kn_act_of<ACT, FAST>(a.act, 1, fmaf(x[w], scale[w], shift[w]));
+                float c = x[w] - mean[w], g = d[w] * kn_act_of<ACT, FAST>(a.act, 1, fmaf(c, scale[w], beta[w]));
                 v[0][w] += g;
-                v[1][w] = fmaf(g, (x[w] - mean[w]) * rstd[w], v[1][w]);
+                v[1][w] = fmaf(g, c, v[1][w]);
             }
         }
     }
-    kn_block_partial<2, W>(k, p, v, partial, shared);
-}
-
-static __global__ void grad_sums_finish(const float *partial, int blocks, int channels, float *s1, float *s2,
-                                        float *dgamma, int add_gamma, float *dbeta, int add_beta)
-{
-    __shared__ double shared[32][33];
-    int channel = blockIdx.x * 32 + threadIdx.x;
-    float a = (float)kn_partial_sum(partial, blocks, 2, 0, channels, channel, shared);
-    float b = (float)kn_partial_sum(partial, blocks, 2, 1, channels, channel, shared);
-    if (threadIdx.y != 0 || channel >= channels)
+    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
         return;
-    s1[channel] = a;
-    s2[channel] = b;
-    if (dgamma)
-        dgamma[channel] = b + (add_gamma ? dgamma[channel] : 0.f);
-    if (dbeta)
-        dbeta[channel] = a + (add_beta ? dbeta[channel] : 0.f);
+    for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
+        int channel = blockIdx.y * n + i;
+        if (channel >= k.channels)
+            continue;
+        float db = (float)total[i], dg = (float)(total[n + i] * (double)rsqrtf(a.var[channel] + a.eps));
+        s.a[channel] = db;
+        s.b[channel] = dg;
+        if (s.dgamma)
+            s.dgamma[channel] = dg + (s.add_gamma ? s.dgamma[channel] : 0.f);
+        if (s.dbeta)
+            s.dbeta[channel] = db + (s.add_beta ? s.dbeta[channel] : 0.f);
+    }
 }
 
 template <int ACT, int W, bool FAST>
-static __global__ void __launch_bounds__(256) grad_apply_kernel(kn_columns k, bn_args a, bn_sums s)
+static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
+    grad_apply_kernel(kn_columns k, bn_args a, const float *s1, const float *s2)
 {
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W], x[W], d[W], c1[W], c0[W];
@@ -147,7 +147,7 @@ static __global__ void __launch_bounds__(256) grad_apply_kernel(kn_columns k, bn
 #pragma unroll
     for (int w = 0; w < W; w++) {
         float rstd = rsqrtf(a.var[p.channel + w] + a.eps), n = 1.f / (float)k.rows;
-        float m1 = s.s1 ? s.s1[p.channel + w] * n : 0.f, m2 = s.s1 ? s.s2[p.channel + w] * n : 0.f;
+        float m1 = s1 ? s1[p.channel + w] * n : 0.f, m2 = s1 ? s2[p.channel + w] * n : 0.f;
         c1[w] = scale[w] * m2 * rstd;
         c0[w] = scale[w] * m1 - c1[w] * a.mean[p.channel + w];
     }
@@ -181,7 +181,7 @@ static int width_of(const kn_tensor *x)
 
 static kn_columns columns_of(const kn_call *c, const kn_tensor *x, int width)
 {
-    return kn_columns_make(rows_of(x), x->shape.d[x->shape.rank - 1], width, kn_cuda(c)->sms, WAVES);
+    return kn_columns_make(rows_of(x), x->shape.d[x->shape.rank - 1], width, kn_cuda(c)->sms);
 }
 
 static bn_args args_of(const kn_call *c, int first)
@@ -210,17 +210,22 @@ static bn_args args_of(const kn_call *c, int first)
             kernel<-1, 1, false><<<grid, block, shared, stream>>>(__VA_ARGS__);                                   \
     } while (0)
 
-/* partial[row_blocks][2][channels], then s1 and s2. Row blocks are bounded by sms * WAVES; sizes are the same for both passes. */
+/* Partial sums, then two numbers per channel. */
 extern "C" size_t kn_cuda_batch_norm_scratch(const kn_call *c)
 {
     const kn_tensor *x = &c->in[c->n_in == 6 ? 1 : 0]; /* the gradient has dy first */
     int channels = x->shape.d[x->shape.rank - 1];
-    return ((size_t)kn_cuda(c)->sms * WAVES + 1) * 2 * (size_t)channels * sizeof(float);
+    return kn_columns_scratch(rows_of(x), channels, 2, kn_cuda(c)->sms) + 2 * (size_t)channels * sizeof(float);
 }
 
-static size_t partial_shared(const kn_columns *k, int width)
+static bn_sums sums_of(const kn_call *c, const kn_columns *k, int width)
 {
-    return (size_t)k->groups * (size_t)k->lanes * 2 * (size_t)width * sizeof(float);
+    bn_sums s = {};
+    s.partial = (float *)c->scratch;
+    s.a = s.partial + (size_t)k->row_blocks * (size_t)k->col_blocks * (size_t)(k->groups * width * 2);
+    s.b = s.a + k->channels;
+    s.arrived = kn_cuda(c)->arrived;
+    return s;
 }
 
 extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
@@ -228,17 +233,16 @@ extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
     int width = width_of(&c->in[0]);
     kn_columns k = columns_of(c, &c->in[0], width);
     bn_args a = args_of(c, 0);
-    float *mean = (float *)c->out[1].p, *var = (float *)c->out[2].p, *partial = (float *)c->scratch;
+    bn_sums s = sums_of(c, &k, width);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks), block((unsigned)(k.groups * k.lanes));
 
+    s.a = (float *)c->out[1].p, s.b = (float *)c->out[2].p;
     if (width == KN_VEC)
-        stats_kernel<KN_VEC><<<grid, block, partial_shared(&k, width), kn_stream(c)>>>(k, a, partial);
+        stats_kernel<KN_VEC><<<grid, block, kn_columns_shared(k, 2, width), kn_stream(c)>>>(k, a, s);
     else
-        stats_kernel<1><<<grid, block, partial_shared(&k, width), kn_stream(c)>>>(k, a, partial);
-    stats_finish<<<(unsigned)kn_ceil(k.channels, 32), dim3(32, 32), 0, kn_stream(c)>>>(
-        partial, k.row_blocks, k.rows, k.channels, a.x, a.x_type, mean, var);
-    a.mean = mean;
-    a.var = var;
+        stats_kernel<1><<<grid, block, kn_columns_shared(k, 2, width), kn_stream(c)>>>(k, a, s);
+    a.mean = s.a;
+    a.var = s.b;
     BN_LAUNCH(apply_kernel, a.act, width, a.out_type == KN_BF16, k, 0, kn_stream(c), k, a);
     KN_LAUNCHED("batch_norm");
     return ES_OK;
@@ -261,23 +265,18 @@ static es_status grad(const kn_call *c, bool constants, es_error *err)
     int width = width_of(&c->in[1]);
     kn_columns k = columns_of(c, &c->in[1], width);
     bn_args a = args_of(c, 1);
-    float *partial = (float *)c->scratch, *s1 = partial + (size_t)k.row_blocks * 2 * (size_t)k.channels,
-          *s2 = s1 + k.channels;
+    bn_sums s = sums_of(c, &k, width);
     a.dy = c->in[0].p;
     a.dy_type = c->in[0].dtype;
     a.mean = (const float *)c->in[4].p;
     a.var = (const float *)c->in[5].p;
+    s.dgamma = (float *)c->out[1].p, s.add_gamma = c->accumulate >> 1 & 1;
+    s.dbeta = (float *)c->out[2].p, s.add_beta = c->accumulate >> 2 & 1;
     bool fast = a.x_type == KN_BF16;
-    if (!constants || c->out[1].p || c->out[2].p) {
-        BN_LAUNCH(grad_sums_kernel, a.act, width, fast, k, partial_shared(&k, width), kn_stream(c), k, a, partial);
-        grad_sums_finish<<<(unsigned)kn_ceil(k.channels, 32), dim3(32, 32), 0, kn_stream(c)>>>(
-            partial, k.row_blocks, k.channels, s1, s2, (float *)c->out[1].p, c->accumulate >> 1 & 1,
-            (float *)c->out[2].p, c->accumulate >> 2 & 1);
-    }
-    if (c->out[0].p) {
-        bn_sums s = {partial, constants ? NULL : s1, s2};
-        BN_LAUNCH(grad_apply_kernel, a.act, width, fast, k, 0, kn_stream(c), k, a, s);
-    }
+    if (!constants || s.dgamma || s.dbeta)
+        BN_LAUNCH(grad_sums_kernel, a.act, width, fast, k, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+    if (c->out[0].p)
+        BN_LAUNCH(grad_apply_kernel, a.act, width, fast, k, 0, kn_stream(c), k, a, constants ? NULL : s.a, s.b);
     KN_LAUNCHED("batch_norm_grad");
     return ES_OK;
 }

@@ -28,8 +28,16 @@ struct kn_cuda_device {
     void *lt_workspace;
     size_t lt_workspace_bytes;
     kn_cuda_gemm_cache *gemms;
-    float *scalars; /* of the run: KN_SCALARS numbers */
+    float *scalars;    /* of the run: KN_SCALARS numbers */
+    unsigned *arrived; /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
+    struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */
 };
+
+/* Running averages: fuse puts a plan's BLENDs together at its end, where one launch does them all (blend.cu). */
+es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err);
+es_status kn_cuda_blends_open(kn_cuda_device *dev, es_error *err);
+void kn_cuda_blends_close(kn_cuda_device *dev);
+void kn_cuda_blends_forget(kn_cuda_device *dev);
 
 void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 /* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */

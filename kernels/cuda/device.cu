@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/optim_internal.h"
 #include "kernels/plan_internal.h"
@@ -110,6 +111,7 @@ static es_status begin(kn_device *d, kn_plan *p, const float *host_scalars, cons
     kn_cuda_device *dev = self(d);
     scalar_values s;
     (void)p;
+    kn_cuda_blends_forget(dev); /* a run that failed may have left some */
     memcpy(s.v, host_scalars, sizeof s.v);
     scalars_kernel<<<1, KN_SCALARS, 0, dev->stream>>>(dev->scalars, s);
     KN_LAUNCHED("scalars");
@@ -127,6 +129,8 @@ static void close_device(kn_device *d)
         cublasLtDestroy(dev->lt);
     cudaFree(dev->lt_workspace);
     cudaFree(dev->scalars);
+    cudaFree(dev->arrived);
+    kn_cuda_blends_close(dev);
     if (dev->stream)
         cudaStreamDestroy(dev->stream);
     free(dev);
@@ -145,7 +149,7 @@ static const kn_device_vt vtable = {
     synchronise,
     shadow,
     &kn_cuda_optim,
-    /* fuse */ NULL,
+    kn_cuda_fuse,
     kn_cuda_store,
     begin,
 };
@@ -159,6 +163,9 @@ static es_status open_parts(kn_cuda_device *dev, es_error *err)
     dev->sms = prop.multiProcessorCount;
     KN_CUDA_RETURN(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking));
     KN_CUDA_RETURN(cudaMalloc((void **)&dev->scalars, KN_SCALARS * sizeof(float)));
+    KN_CUDA_RETURN(cudaMalloc((void **)&dev->arrived, KN_COLUMN_MOST * sizeof(unsigned)));
+    KN_CUDA_RETURN(cudaMemsetAsync(dev->arrived, 0, KN_COLUMN_MOST * sizeof(unsigned), dev->stream));
+    ES_RETURN(kn_cuda_blends_open(dev, err));
     dev->lt_workspace_bytes = LT_WORKSPACE;
     KN_CUDA_RETURN(cudaMalloc(&dev->lt_workspace, dev->lt_workspace_bytes));
     if (cublasLtCreate(&dev->lt) != CUBLAS_STATUS_SUCCESS)

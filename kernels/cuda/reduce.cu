@@ -103,13 +103,15 @@ static __global__ void reduce_pieces(const __grid_constant__ reduce_args r, cons
 
 /* [rows, channels] -> [channels], per channel over all rows: columns.cuh. */
 template <int W>
-static __global__ void __launch_bounds__(256)
-    column_sum_kernel(kn_columns k, const __grid_constant__ reduce_args r, float *partial)
+static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
+    column_sum_kernel(kn_columns k, const __grid_constant__ reduce_args r, float *partial, unsigned *arrived)
 {
     extern __shared__ float shared[];
+    __shared__ double total[KN_COLUMN_GROUPS * KN_VEC];
     kn_place p = kn_where<W>(k);
     float v[1][W] = {}, a[W], b[W];
     if (p.active)
+#pragma unroll 4
         for (int64_t row = p.first + p.lane; row < p.end; row += k.lanes) {
             kn_loadw<W>(a, r.a, r.a_type, row * k.channels + p.channel);
             if (r.b)
@@ -118,17 +120,14 @@ static __global__ void __launch_bounds__(256)
             for (int w = 0; w < W; w++)
                 v[0][w] += r.b ? a[w] * b[w] : a[w];
         }
-    kn_block_partial<1, W>(k, p, v, partial, shared);
-}
-
-static __global__ void column_sum_finish(const __grid_constant__ reduce_args r, const float *partial, int blocks,
-                                         int channels)
-{
-    __shared__ double shared[32][33];
-    int channel = blockIdx.x * 32 + threadIdx.x;
-    float sum = (float)kn_partial_sum(partial, blocks, 1, 0, channels, channel, shared);
-    if (threadIdx.y == 0 && channel < channels)
-        kn_store(r.out, r.out_type, channel, sum + (r.accumulate ? kn_load(r.out, r.out_type, channel) : 0.f));
+    if (!kn_column_sums<1, W>(k, v, partial, arrived, shared, total))
+        return;
+    for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
+        int channel = blockIdx.y * n + i;
+        if (channel < k.channels)
+            kn_store(r.out, r.out_type, channel,
+                     (float)total[i] + (r.accumulate ? kn_load(r.out, r.out_type, channel) : 0.f));
+    }
 }
 
 /* [n][middle][channels] -> [n][channels]: a block per image and 256 channel groups; lanes over the middle. */
@@ -211,7 +210,7 @@ static shape_kind kind_of(const reduce_args *r)
 {
     uint32_t all = (1u << r->rank) - 1, axes = r->axes & all, last = 1u << (r->rank - 1);
     bool flat = dense(r, r->as) && (!r->b || dense(r, r->bs)) && r->full[r->rank - 1] > 1;
-    if (flat && r->rank > 1 && axes == all - last)
+    if (flat && r->rank > 1 && axes == all - last && r->full[r->rank - 1] <= KN_COLUMN_MOST)
         return COLUMNS;
     if (flat && r->rank > 2 && axes == all - last - 1 && r->full[0] > 1)
         return MIDDLE;
@@ -227,7 +226,7 @@ static int pieces_of(const reduce_args *r)
 static size_t scratch_of(const kn_call *c, const reduce_args *r)
 {
     switch (kind_of(r)) {
-    case COLUMNS: return ((size_t)kn_cuda(c)->sms * 4 + 1) * (size_t)r->full[r->rank - 1] * sizeof(float);
+    case COLUMNS: return kn_columns_scratch(r->each, r->full[r->rank - 1], 1, kn_cuda(c)->sms);
     case LONG: return (size_t)r->results * (size_t)pieces_of(r) * sizeof(float);
     default: return 0;
     }
@@ -241,16 +240,15 @@ static int width_of(const reduce_args *r, int channels)
 static void run_columns(const kn_call *c, const reduce_args *r)
 {
     int channels = r->full[r->rank - 1], width = width_of(r, channels);
-    kn_columns k = kn_columns_make(r->each, channels, width, kn_cuda(c)->sms, 4);
+    kn_columns k = kn_columns_make(r->each, channels, width, kn_cuda(c)->sms);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks);
-    unsigned threads = (unsigned)(k.groups * k.lanes);
+    unsigned threads = (unsigned)(k.groups * k.lanes), *arrived = kn_cuda(c)->arrived;
     float *partial = (float *)c->scratch;
     if (width == KN_VEC)
-        column_sum_kernel<KN_VEC><<<grid, threads, threads * KN_VEC * sizeof(float), kn_stream(c)>>>(k, *r, partial);
+        column_sum_kernel<KN_VEC>
+            <<<grid, threads, kn_columns_shared(k, 1, width), kn_stream(c)>>>(k, *r, partial, arrived);
     else
-        column_sum_kernel<1><<<grid, threads, threads * sizeof(float), kn_stream(c)>>>(k, *r, partial);
-    column_sum_finish<<<(unsigned)kn_ceil(channels, 32), dim3(32, 32), 0, kn_stream(c)>>>(*r, partial, k.row_blocks,
-                                                                                          channels);
+        column_sum_kernel<1><<<grid, threads, kn_columns_shared(k, 1, width), kn_stream(c)>>>(k, *r, partial, arrived);
 }
 
 static void run_middle(const kn_call *c, const reduce_args *r)

@@ -12,6 +12,7 @@ DECLARE_SCRATCH(conv2d_dx)
 DECLARE_SCRATCH(conv2d_dw)
 DECLARE_SCRATCH(depthwise_dw)
 DECLARE_SCRATCH(batch_norm)
+DECLARE_SCRATCH(bias_act_grad)
 DECLARE_SCRATCH(reduce_sum)
 DECLARE_SCRATCH(mul_reduce)
 DECLARE_SCRATCH(layer_norm_grad)
@@ -47,6 +48,7 @@ const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT] = {
     ROW(ACTIVATE, activate, 1, 1, 1, 0),
     ROW(ACTIVATE_MUL, activate_mul, 1, 3, 3, 0),
     ROW(BIAS_ACT, bias_act, 1, 3, 1, 0),
+    ROW_SCRATCH(BIAS_ACT_GRAD, bias_act_grad, bias_act_grad, 2, 4, 3, 3),
     ROW(DROPOUT, dropout, DENSE(1), 0, 1, 0),
     ROW_SCRATCH(REDUCE_SUM, reduce_sum, reduce_sum, 1, 1, 0, 0),
     ROW(REDUCE_MAX, reduce_max, 0, 1, 0, 0),
