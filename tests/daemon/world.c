@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "tests/daemon/work.h"
 
 int world_train_steps = 25;
 static char refusal[700];
@@ -334,74 +335,13 @@ const char *world_version(world *w, const char *seed)
 
 /* ---- a worker whose results are functions of the job */
 
-static void work_train(world *w, const dm_job_spec *spec, dm_job_result *r, char weights[80])
-{
-    char seed[200];
-    r->steps = (uint64_t)world_train_steps;
-    r->step = spec->until_step < r->steps ? spec->until_step : r->steps;
-    snprintf(seed, sizeof seed, "%zu at %" PRIu64 " %d %u", strlen(spec->search_text), r->step, (int)spec->phase,
-             spec->part);
-    snprintf(weights, 80, "%s", world_version(w, seed));
-    r->weights = weights;
-    r->loss = 1;
-}
-
-static uint32_t text_number(const char *text, const char *salt)
-{
-    es_hasher *h = es_hasher_new();
-    es_hash out;
-    es_hasher_add(h, text, strlen(text));
-    es_hasher_add(h, salt, strlen(salt));
-    es_hasher_end(&h, &out);
-    return (uint32_t)out.b[0] << 16 | (uint32_t)out.b[1] << 8 | out.b[2];
-}
+static const char *put_version(void *ctx, const char *seed) { return world_version(ctx, seed); }
 
 static void work_one(world *w, int worker, const Espalier__Wire__Granted *g)
 {
-    ProtobufCMessage *base = NULL;
-    if (dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &base, NULL) != ES_OK)
-        abort();
-    const dm_job_spec *spec = (const dm_job_spec *)base;
-    dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
-    Espalier__Wire__Evaluation e[16], *es[16];
-    Espalier__Wire__Latency l[16], *ls[16];
-    char weights[80], exported[16][80], *xs[16];
-    for (size_t i = 0; i < spec->n_architectures && i < 16; i++) {
-        char *arch = spec->architectures[i];
-        espalier__wire__evaluation__init(&e[i]);
-        espalier__wire__latency__init(&l[i]);
-        e[i].architecture = l[i].architecture = arch;
-        e[i].samples = 10000;
-        e[i].correct = text_number(arch, spec->split) % 10000;
-        l[i].median_ms = 1 + text_number(arch, "latency") % 100;
-        snprintf(exported[i], 80, "%s", world_version(w, arch));
-        es[i] = &e[i];
-        ls[i] = &l[i];
-        xs[i] = exported[i];
-    }
-    switch (g->kind) {
-    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET:
-    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE: work_train(w, spec, &r, weights); break;
-    case ESPALIER__WIRE__JOB_KIND__JOB_ASSEMBLE:
-        snprintf(weights, sizeof weights, "%s", world_version(w, "assembled"));
-        r.weights = weights;
-        break;
-    case ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS:
-        r.n_evaluations = spec->n_architectures;
-        r.evaluations = es;
-        break;
-    case ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY:
-        r.n_latencies = spec->n_architectures;
-        r.latencies = ls;
-        break;
-    case ESPALIER__WIRE__JOB_KIND__JOB_EXPORT:
-        r.n_exported = spec->n_architectures;
-        r.exported = xs;
-        break;
-    default: break;
-    }
-    world_finish(w, worker, g->lease->job, g->lease->attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, &r, NULL);
-    dm_message_free(&base);
+    work_result r;
+    work_do(&r, g, world_train_steps, put_version, w);
+    world_finish(w, worker, g->lease->job, g->lease->attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, &r.result, NULL);
 }
 
 int world_work(world *w, int worker)

@@ -1,0 +1,463 @@
+/* The network, four workers and a client, all of them unreliable. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "tests/daemon/work.h"
+#include "tests/simulate/world.h"
+
+enum { BEAT_MS = 5000, AGAIN_MS = 3000, TRAIN_STEPS = 25 };
+
+/* ---- the network */
+
+static bool sooner(const sim_message *a, const sim_message *b)
+{
+    return a->at_ms != b->at_ms ? a->at_ms < b->at_ms : a->order < b->order;
+}
+
+static void heap_push(sim *s, sim_message m)
+{
+    if (s->messages_n == s->messages_cap) {
+        s->messages_cap = s->messages_cap ? 2 * s->messages_cap : 256;
+        s->messages = es_xrealloc(s->messages, (size_t)s->messages_cap * sizeof *s->messages);
+    }
+    int i = s->messages_n++;
+    for (; i > 0 && sooner(&m, &s->messages[(i - 1) / 2]); i = (i - 1) / 2)
+        s->messages[i] = s->messages[(i - 1) / 2];
+    s->messages[i] = m;
+}
+
+static sim_message heap_pop(sim *s)
+{
+    sim_message top = s->messages[0], last = s->messages[--s->messages_n];
+    int i = 0;
+    for (int child; (child = 2 * i + 1) < s->messages_n; i = child) {
+        if (child + 1 < s->messages_n && sooner(&s->messages[child + 1], &s->messages[child]))
+            child++;
+        if (!sooner(&s->messages[child], &last))
+            break;
+        s->messages[i] = s->messages[child];
+    }
+    s->messages[i] = last;
+    return top;
+}
+
+/* Lost, doubled, late; reordered because each copy has its own delay. */
+static void post(sim *s, int from, int to, const void *bytes, size_t n)
+{
+    int copies = 1;
+    if (s->faults) {
+        uint32_t fate = es_rng_below(&s->rng, 100);
+        copies = fate < 5 ? 0 : fate < 10 ? 2 : 1;
+        s->report->lost += copies == 0;
+        s->report->doubled += copies == 2;
+    }
+    for (int i = 0; i < copies; i++) {
+        int64_t delay = 1 + es_rng_below(&s->rng, 20);
+        if (s->faults && es_rng_below(&s->rng, 30) == 0)
+            delay += es_rng_below(&s->rng, 60000);
+        sim_message m = {.at_ms = s->now_ms + delay,
+                         .order = s->serial++,
+                         .from = from,
+                         .to = to,
+                         .n = n,
+                         .bytes = es_xcalloc(1, n + 1)};
+        memcpy(m.bytes, bytes, n);
+        heap_push(s, m);
+    }
+}
+
+void sim_net_send(sim *s, int peer, const void *bytes, size_t n) { post(s, 0, peer, bytes, n); }
+
+static void tell(sim *s, int from, dm_from_peer *m)
+{
+    dm_bytes b;
+    m->version = DM_WIRE_VERSION;
+    m->request_id = ++s->serial;
+    if (dm_encode(&m->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
+        abort();
+    post(s, from, 0, b.data, b.n);
+    free(b.data);
+}
+
+/* ---- workers */
+
+static ProtobufCBinaryData uid_of(sim_worker *w) { return (ProtobufCBinaryData){.len = 16, .data = w->uid}; }
+
+static void worker_forget(sim_worker *w)
+{
+    for (int i = 0; i < w->held_n; i++)
+        free(w->held[i].granted);
+    w->held_n = 0;
+}
+
+static void worker_born(sim *s, int i)
+{
+    sim_worker *w = &s->workers[i];
+    worker_forget(w);
+    memset(w, 0, sizeof *w);
+    for (int k = 0; k < 16; k++)
+        w->uid[k] = (uint8_t)es_rng_u32(&s->rng);
+}
+
+void sim_worker_fault(sim *s, int i)
+{
+    sim_worker *w = &s->workers[i];
+    int64_t ms = 1 + es_rng_below(&s->rng, 120000);
+    if (es_rng_below(&s->rng, 2)) { /* SIGKILL; somebody starts another one later */
+        worker_born(s, i);
+        s->report->worker_deaths++;
+    } else { /* SIGSTOP, perhaps for longer than a lease */
+        s->report->pauses++;
+    }
+    w->silent_until_ms = s->now_ms + ms;
+}
+
+void sim_worker_wake(sim *s, int i) { s->workers[i].silent_until_ms = 0; }
+
+static void worker_hello(sim *s, int i)
+{
+    static Espalier__Wire__JobKind kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
+    sim_worker *w = &s->workers[i];
+    Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    Espalier__Wire__Lease leases[SIM_HELD], *list[SIM_HELD];
+    for (int k = 0; k < w->held_n; k++) {
+        espalier__wire__lease__init(&leases[k]);
+        leases[k].job = w->held[k].job;
+        leases[k].attempt = w->held[k].attempt;
+        list[k] = &leases[k];
+    }
+    h.worker_uid = uid_of(w);
+    h.n_kinds = 8;
+    h.kinds = kinds;
+    h.slots = i == 0 ? 2 : 1;
+    h.n_holding = (size_t)w->held_n;
+    h.holding = list;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
+    m.hello = &h;
+    tell(s, i + 1, &m);
+}
+
+static void worker_beat(sim *s, int i)
+{
+    sim_worker *w = &s->workers[i];
+    Espalier__Wire__Heartbeat h = ESPALIER__WIRE__HEARTBEAT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    Espalier__Wire__Lease leases[SIM_HELD];
+    Espalier__Wire__Progress p[SIM_HELD], *list[SIM_HELD];
+    for (int k = 0; k < w->held_n; k++) {
+        espalier__wire__lease__init(&leases[k]);
+        espalier__wire__progress__init(&p[k]);
+        leases[k].job = w->held[k].job;
+        leases[k].attempt = w->held[k].attempt;
+        p[k].lease = &leases[k];
+        list[k] = &p[k];
+    }
+    h.worker_uid = uid_of(w);
+    h.n_progress = (size_t)w->held_n;
+    h.progress = list;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
+    m.heartbeat = &h;
+    tell(s, i + 1, &m);
+}
+
+static void worker_want(sim *s, int i, uint32_t n)
+{
+    Espalier__Wire__Want want = ESPALIER__WIRE__WANT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    want.worker_uid = uid_of(&s->workers[i]);
+    want.slots = n;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
+    m.want = &want;
+    tell(s, i + 1, &m);
+}
+
+static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outcome, const dm_job_result *r)
+{
+    Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
+    Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list[] = {&f};
+    dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    dm_bytes bytes = {0};
+    char code[] = "io", text[] = "simulated failure";
+    lease.job = job;
+    lease.attempt = attempt;
+    f.lease = &lease;
+    f.outcome = (Espalier__Wire__Outcome)outcome;
+    if (outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED) {
+        f.error_code = code;
+        f.error = text;
+    }
+    if (r && dm_encode(&r->base, DM_CONTROL_MAX, &bytes, NULL) != ES_OK)
+        abort();
+    f.result = (ProtobufCBinaryData){.len = bytes.n, .data = bytes.data};
+    b.worker_uid = uid_of(&s->workers[i]);
+    b.n_finish = 1;
+    b.finish = list;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
+    m.finish = &b;
+    tell(s, i + 1, &m);
+    free(bytes.data);
+}
+
+static void worker_finish(sim *s, int i, sim_held *h)
+{
+    ProtobufCMessage *base = NULL;
+    work_result r;
+    bool done = h->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
+    if (done && h->kind != ESPALIER__WIRE__JOB_KIND__JOB_NOOP) {
+        if (dm_decode(&espalier__wire__granted__descriptor, h->granted, h->granted_n, &base, NULL) != ES_OK)
+            abort();
+        work_do(&r, (const Espalier__Wire__Granted *)base, TRAIN_STEPS, sim_put_version, s);
+    }
+    send_finish(s, i, h->job, h->attempt, h->outcome, base ? &r.result : NULL);
+    dm_message_free(&base);
+}
+
+static void worker_act(sim *s, int i)
+{
+    sim_worker *w = &s->workers[i];
+    if (s->now_ms < w->silent_until_ms)
+        return;
+    if (!w->welcomed) {
+        if (s->now_ms >= w->hello_at_ms) {
+            worker_hello(s, i);
+            w->hello_at_ms = s->now_ms + AGAIN_MS;
+        }
+        return;
+    }
+    if (s->now_ms >= w->beat_at_ms) {
+        worker_beat(s, i);
+        w->beat_at_ms = s->now_ms + BEAT_MS;
+    }
+    for (int k = 0; k < w->held_n; k++) {
+        sim_held *h = &w->held[k];
+        if (s->now_ms < h->done_at_ms || s->now_ms < h->told_at_ms + AGAIN_MS)
+            continue;
+        worker_finish(s, i, h);
+        h->told_at_ms = s->now_ms;
+    }
+    int slots = i == 0 ? 2 : 1;
+    if (w->held_n < slots && s->now_ms >= w->want_at_ms) {
+        worker_want(s, i, (uint32_t)(slots - w->held_n));
+        w->want_at_ms = s->now_ms + AGAIN_MS;
+    }
+    if (s->faults && es_rng_below(&s->rng, 300) == 0) { /* a lie: results for leases it does not hold */
+        send_finish(s, i, 1 + es_rng_below(&s->rng, 200), 1 + es_rng_below(&s->rng, 4),
+                    ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, NULL);
+        s->report->lies++;
+    }
+}
+
+static int held_index(const sim_worker *w, const dm_lease_id *l)
+{
+    for (int k = 0; k < w->held_n; k++)
+        if (w->held[k].job == l->job && w->held[k].attempt == l->attempt)
+            return k;
+    return -1;
+}
+
+static void held_drop(sim_worker *w, int k)
+{
+    w->seen[w->seen_n++ % SIM_SEEN] = (dm_lease_id){.job = w->held[k].job, .attempt = w->held[k].attempt};
+    free(w->held[k].granted);
+    w->held[k] = w->held[--w->held_n];
+}
+
+static void worker_take(sim *s, sim_worker *w, const Espalier__Wire__Granted *g)
+{
+    bool seen = held_index(w, g->lease) >= 0 || w->held_n == SIM_HELD;
+    for (int k = 0; k < SIM_SEEN && k < w->seen_n; k++)
+        seen = seen || (w->seen[k].job == g->lease->job && w->seen[k].attempt == g->lease->attempt);
+    if (seen)
+        return;
+    sim_check_weights(s, g);
+    dm_bytes b;
+    if (dm_encode(&g->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
+        abort();
+    sim_held *h = &w->held[w->held_n++];
+    uint32_t luck = s->faults ? es_rng_below(&s->rng, 50) : 50;
+    *h = (sim_held){.job = g->lease->job,
+                    .attempt = g->lease->attempt,
+                    .kind = (int)g->kind,
+                    .granted = b.data,
+                    .granted_n = b.n,
+                    .done_at_ms =
+                        s->now_ms + es_rng_below(&s->rng, g->kind == ESPALIER__WIRE__JOB_KIND__JOB_NOOP ? 200 : 20000),
+                    .told_at_ms = -AGAIN_MS,
+                    .outcome = luck == 0   ? ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED
+                               : luck == 1 ? ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED
+                                           : ESPALIER__WIRE__OUTCOME__OUTCOME_DONE};
+}
+
+static void worker_finished(sim *s, sim_worker *w, const Espalier__Wire__FinishReply *r)
+{
+    for (size_t i = 0; i < r->n_accepted; i++) {
+        int k = held_index(w, r->accepted[i]);
+        if (k < 0)
+            continue; /* an echo */
+        bool trains = w->held[k].kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
+        if (w->held[k].outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE && !trains)
+            sim_note_accepted(s, (int64_t)r->accepted[i]->job, r->accepted[i]->attempt);
+        held_drop(w, k);
+        w->want_at_ms = 0;
+    }
+    for (size_t i = 0; i < r->n_stale; i++) {
+        int k = held_index(w, r->stale[i]);
+        if (k >= 0)
+            held_drop(w, k);
+    }
+}
+
+static void worker_receive(sim *s, int i, const dm_to_peer *m)
+{
+    sim_worker *w = &s->workers[i];
+    if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_WELCOME) {
+        w->welcomed = true;
+        for (size_t k = 0; k < m->welcome->n_lost; k++) {
+            int at = held_index(w, m->welcome->lost[k]);
+            if (at >= 0)
+                held_drop(w, at);
+        }
+    } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_LEASES) {
+        for (size_t k = 0; k < m->leases->n_granted; k++)
+            worker_take(s, w, m->leases->granted[k]);
+    } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_HEARTBEAT) {
+        if (m->heartbeat->unknown_worker)
+            w->welcomed = false;
+        for (size_t k = 0; k < m->heartbeat->n_stop; k++) {
+            int at = held_index(w, m->heartbeat->stop[k]);
+            if (at >= 0 && w->held[at].told_at_ms < 0) /* one that is reported already waits for its answer */
+                held_drop(w, at);
+        }
+    } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_FINISHED) {
+        worker_finished(s, w, m->finished);
+    }
+}
+
+/* ---- the client: enqueues, submits a search, asks for its result */
+
+static void client_next(sim *s)
+{
+    sim_client *c = &s->client;
+    c->token++;
+    c->count = 1 + es_rng_below(&s->rng, 12);
+    c->priority = (int)es_rng_below(&s->rng, 3);
+    c->idle = c->closing;
+    c->think_until_ms = s->now_ms + es_rng_below(&s->rng, 60000);
+}
+
+static void client_act(sim *s)
+{
+    sim_client *c = &s->client;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char token[32], text[4096];
+    if (!c->search && s->now_ms >= c->act_at_ms) {
+        Espalier__Wire__Submit sub = ESPALIER__WIRE__SUBMIT__INIT;
+        char name[] = "the search";
+        snprintf(text, sizeof text, "%s", s->search_text);
+        sub.token = name;
+        sub.text = text;
+        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
+        m.submit = &sub;
+        tell(s, SIM_CLIENT, &m);
+        c->act_at_ms = s->now_ms + AGAIN_MS;
+        return;
+    }
+    if (c->search && !c->idle && s->now_ms >= c->think_until_ms && s->now_ms >= c->act_at_ms) {
+        Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
+        snprintf(token, sizeof token, "t%d", c->token);
+        e.token = token;
+        e.count = c->count;
+        e.priority = c->priority;
+        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
+        m.enqueue_noop = &e;
+        c->submitted = true;
+        tell(s, SIM_CLIENT, &m);
+        c->act_at_ms = s->now_ms + AGAIN_MS;
+    }
+    if (c->search && !c->result && s->now_ms >= c->poll_at_ms) {
+        Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
+        dm_from_peer ask = ESPALIER__WIRE__FROM_PEER__INIT;
+        char what[] = "result";
+        q.what = what;
+        q.search = c->search;
+        ask.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
+        ask.query = &q;
+        tell(s, SIM_CLIENT, &ask);
+        c->poll_at_ms = s->now_ms + 30000;
+    }
+}
+
+static void client_receive(sim *s, const dm_to_peer *m)
+{
+    sim_client *c = &s->client;
+    if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED) {
+        if (!c->search) {
+            c->search = m->submitted->search;
+            client_next(s);
+        } else if (m->submitted->search != c->search && c->submitted && m->request_id > c->poll_floor) {
+            c->submitted = false;
+            c->queued_jobs += c->count;
+            c->poll_floor = s->serial;
+            client_next(s);
+        }
+    } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_ANSWER && !c->result) {
+        c->result = es_xstrdup(m->answer->json);
+    }
+}
+
+/* ---- together */
+
+void sim_peers_start(sim *s)
+{
+    for (int i = 0; i < SIM_WORKERS; i++)
+        worker_born(s, i);
+}
+
+void sim_peers_stop(sim *s)
+{
+    for (int i = 0; i < SIM_WORKERS; i++)
+        worker_forget(&s->workers[i]);
+    while (s->messages_n)
+        free(heap_pop(s).bytes);
+    free(s->messages);
+}
+
+int64_t sim_next_event(const sim *s)
+{
+    int64_t next = s->now_ms + 1000;
+    return s->messages_n && s->messages[0].at_ms < next ? s->messages[0].at_ms : next;
+}
+
+void sim_deliver(sim *s)
+{
+    for (int taken = 0; s->messages_n && s->messages[0].at_ms <= s->now_ms && taken < DM_TURN_MESSAGES; taken++) {
+        sim_message m = heap_pop(s);
+        s->report->messages++;
+        if (m.to == 0) {
+            dm_addr from = {.n = 1, .id = {(uint8_t)m.from}};
+            dm_coord_deliver(s->c, &from, m.bytes, m.n);
+        } else if (m.to == SIM_CLIENT || s->now_ms >= s->workers[m.to - 1].silent_until_ms) {
+            ProtobufCMessage *base = NULL;
+            if (dm_decode(&espalier__wire__to_peer__descriptor, m.bytes, m.n, &base, NULL) != ES_OK)
+                abort();
+            if (m.to == SIM_CLIENT)
+                client_receive(s, (const dm_to_peer *)base);
+            else
+                worker_receive(s, m.to - 1, (const dm_to_peer *)base);
+            dm_message_free(&base);
+        }
+        free(m.bytes);
+    }
+}
+
+void sim_peers_act(sim *s)
+{
+    for (int i = 0; i < SIM_WORKERS; i++)
+        worker_act(s, i);
+    client_act(s);
+}

@@ -1,0 +1,402 @@
+#include "tests/simulate/simulate.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "daemon/job.h"
+#include "daemon/map.h"
+#include "tests/daemon/work.h"
+#include "tests/simulate/world.h"
+
+static const char search_text[] = "name: simulated\nseed: 5\n"
+                                  "task: {data: {train: /nowhere/a, test: /nowhere/b, validation: 100}}\n"
+                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
+                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
+                                  "  head: {classes: 10}\n"
+                                  "supernet: {epochs: 1, batch: 8, slice_steps: 4}\n"
+                                  "search: {algorithm: nsga2, population: 12, evaluations: 60}\n"
+                                  "objectives: [accuracy: max, macs: min, latency_ms: min]\nresources: {priority: 1}\n";
+
+/* ---- invariants */
+
+static void broken(const sim *s, const char *what, int64_t a, int64_t b)
+{
+    fprintf(stderr, "simulate: seed %" PRIu64 ", turn %" PRId64 ": %s (%" PRId64 ", %" PRId64 ")\n", s->seed,
+            s->report->turns, what, a, b);
+    abort();
+}
+
+static uint8_t *job_state(sim *s, int64_t job)
+{
+    if (job >= s->jobs_cap) {
+        int64_t cap = s->jobs_cap ? s->jobs_cap : 1024;
+        while (cap <= job)
+            cap *= 2;
+        s->jobs = es_xrealloc(s->jobs, (size_t)cap);
+        memset(s->jobs + s->jobs_cap, 0, (size_t)(cap - s->jobs_cap));
+        s->jobs_cap = cap;
+    }
+    return &s->jobs[job];
+}
+
+typedef struct priority_check {
+    sim *s;
+    int64_t priority;
+    bool paused;
+} priority_check;
+
+static bool priority_row(void *ctx, const dm_search_row *r)
+{
+    priority_check *x = ctx;
+    dm_ready ready[1];
+    int n;
+    int64_t next;
+    if (r->state == DM_SEARCH_RUNNING && r->priority > x->priority &&
+        dm_job_ready(dm_coord_store(x->s->c), r->id, x->s->clock.wall_ms(&x->s->clock) - 1, 1, ready, &n, &next,
+                     NULL) == ES_OK &&
+        n > 0)
+        broken(x->s, "a job of lower priority is leased while one of a higher waits", ready[0].id, r->id);
+    return true;
+}
+
+static void on_move(void *ctx, int64_t job, int from, int to)
+{
+    sim *s = ctx;
+    if (!dm_job_may((dm_job_state)from, (dm_job_state)to))
+        broken(s, "a move the table does not have", from, to);
+    if (s->moves_n == s->moves_cap) {
+        s->moves_cap = s->moves_cap ? 2 * s->moves_cap : 256;
+        s->moves = es_xrealloc(s->moves, (size_t)s->moves_cap * sizeof *s->moves);
+    }
+    s->moves[s->moves_n++] = (struct sim_move){job, from, to};
+    if (to == DM_JOB_RUNNING)
+        s->leased = true;
+}
+
+static bool running_row(void *ctx, const dm_search_row *r)
+{
+    sim *s = ctx;
+    int64_t sum = 0;
+    for (int i = 1; i < DM_JOB_STATES; i++) {
+        if (r->n[i] < 0)
+            broken(s, "a negative count of jobs", r->id, r->n[i]);
+        sum += r->n[i];
+    }
+    s->counted += sum;
+    s->open_jobs += r->n[DM_JOB_WAITING] + r->n[DM_JOB_READY] + r->n[DM_JOB_RUNNING];
+    s->failed_jobs += r->n[DM_JOB_FAILED] + r->n[DM_JOB_CANCELLED];
+    s->noop_jobs += strcmp(r->driver, "noop") == 0 ? sum : 0;
+    return true;
+}
+
+/* After a turn that was committed: what it did, on top of what was known. */
+static void apply_moves(sim *s)
+{
+    for (int i = 0; i < s->moves_n; i++) {
+        uint8_t *state = job_state(s, s->moves[i].job);
+        if (*state && *state != s->moves[i].from)
+            broken(s, "a job moved from a state it was not in", s->moves[i].job, *state);
+        *state = (uint8_t)s->moves[i].to;
+    }
+    s->moves_n = 0;
+}
+
+/* After a crash: the rows must be what was known, plus the last turn as a whole or not at all. */
+static void check_recovered(sim *s)
+{
+    dm_store *st = dm_coord_store(s->c);
+    int with = 0, without = 0;
+    s->moves_n = s->moves_n < s->moves_before_reload ? s->moves_n : s->moves_before_reload;
+    for (int64_t job = 1; job < s->jobs_cap; job++) {
+        int state, final = 0;
+        int64_t attempt, worker;
+        if (!s->jobs[job])
+            continue;
+        if (dm_job_peek(st, job, &state, &attempt, &worker, NULL) != ES_OK)
+            broken(s, "a job is gone after a crash", job, 0);
+        for (int i = 0; i < s->moves_n; i++)
+            if (s->moves[i].job == job)
+                final = s->moves[i].to;
+        bool same = state == s->jobs[job], new = final &&state == final;
+        if (!same && !new)
+            broken(s, "a job is in a state it never had after a crash", job, state);
+        with += new && !same;
+        without += final && same && !new;
+        s->jobs[job] = (uint8_t)state;
+    }
+    if (with && without)
+        broken(s, "a turn survived a crash in part", with, without);
+    s->moves_n = 0;
+}
+
+static void check_accepted(sim *s)
+{
+    for (int i = 0; i < s->accepted_n; i++) {
+        int state;
+        int64_t attempt, worker;
+        if (dm_job_peek(dm_coord_store(s->c), s->accepted[i].job, &state, &attempt, &worker, NULL) != ES_OK ||
+            state != DM_JOB_DONE || attempt != s->accepted[i].attempt)
+            broken(s, "an acknowledged result is lost", s->accepted[i].job, state);
+    }
+}
+
+void sim_note_accepted(sim *s, int64_t job, int64_t attempt)
+{
+    int64_t before = (int64_t)(intptr_t)dm_map_get(&s->accepted_by_job, (uint64_t)job);
+    if (before && before != attempt)
+        broken(s, "two leases' results of one job count", job, attempt);
+    if (before)
+        return;
+    dm_map_put(&s->accepted_by_job, (uint64_t)job, (void *)(intptr_t)attempt);
+    if (s->accepted_n == s->accepted_cap) {
+        s->accepted_cap = s->accepted_cap ? 2 * s->accepted_cap : 256;
+        s->accepted = es_xrealloc(s->accepted, (size_t)s->accepted_cap * sizeof *s->accepted);
+    }
+    s->accepted[s->accepted_n++] = (struct sim_accepted){job, attempt};
+    s->report->accepted++;
+}
+
+/* ---- weights: a set of ids that outlives crashes */
+
+static uint64_t version_key(const char *hex)
+{
+    return strtoull((char[17]){hex[0], hex[1], hex[2], hex[3], hex[4], hex[5], hex[6], hex[7], hex[8], hex[9], hex[10],
+                               hex[11], 0},
+                    NULL, 16) +
+           1;
+}
+
+const char *sim_put_version(void *ctx, const char *seed)
+{
+    static char hex[ES_HASH_HEX];
+    sim *s = ctx;
+    es_hash h;
+    es_hash_bytes(seed, strlen(seed), &h);
+    es_hash_hex(&h, hex);
+    dm_map_put(&s->versions, version_key(hex), s);
+    return hex;
+}
+
+static bool has_version(void *ctx, const char *hex)
+{
+    return dm_map_get(&((sim *)ctx)->versions, version_key(hex)) != NULL;
+}
+static void drop_version(void *ctx, const char *hex) { dm_map_remove(&((sim *)ctx)->versions, version_key(hex)); }
+
+void sim_check_weights(sim *s, const Espalier__Wire__Granted *g)
+{
+    ProtobufCMessage *base = NULL;
+    if (g->kind == ESPALIER__WIRE__JOB_KIND__JOB_NOOP)
+        return;
+    if (dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &base, NULL) != ES_OK)
+        broken(s, "a lease without a readable spec", (int64_t)g->lease->job, 0);
+    const dm_job_spec *spec = (const dm_job_spec *)base;
+    int state;
+    int64_t attempt, worker;
+    /* Only a lease that is still good must find its weights: a late one may name what was let go since. */
+    bool current =
+        s->c && dm_job_peek(dm_coord_store(s->c), (int64_t)g->lease->job, &state, &attempt, &worker, NULL) == ES_OK &&
+        state == DM_JOB_RUNNING && attempt == (int64_t)g->lease->attempt;
+    if (current && spec->weights[0] && !has_version(s, spec->weights))
+        broken(s, "a lease names weights that do not exist", (int64_t)g->lease->job, 0);
+    dm_message_free(&base);
+}
+
+/* ---- the coordinator's environment */
+
+static int64_t sim_mono(es_clock *c) { return ((sim *)c)->now_ms * 1000000; }
+static int64_t sim_wall(es_clock *c) { return 1700000000000 + ((sim *)c)->now_ms + ((sim *)c)->wall_offset_ms; }
+
+static void sim_out(void *ctx, const dm_addr *to, const void *bytes, size_t n)
+{
+    sim_net_send(ctx, to->id[0], bytes, n);
+}
+
+static void open_coordinator(sim *s)
+{
+    es_error err = {0};
+    s->moves_before_reload = s->moves_n;
+    for (int tries = 0; !s->c; tries++) {
+        es_status status = dm_coord_open(&s->options, &s->env, &s->c, &err);
+        if (status != ES_OK && (tries > 3 || status == ES_CORRUPT)) {
+            fprintf(stderr, "%s: %s\n", err.where, err.text);
+            broken(s, "the coordinator does not start after a crash", status, tries);
+        }
+    }
+    dm_store_on_move(dm_coord_store(s->c), on_move, s);
+    check_recovered(s);
+    check_accepted(s);
+}
+
+static void crash(sim *s, bool power)
+{
+    if (!sim_disk_dead(s->disk))
+        sim_disk_die_after(s->disk, 0);
+    dm_coord_close(&s->c); /* nothing it still does reaches the disk */
+    sim_disk_crash(s->disk, power);
+    s->report->crashes++;
+    s->report->power_cuts += power;
+    open_coordinator(s);
+}
+
+static void turn(sim *s)
+{
+    s->leased = false;
+    dm_coord_turn(s->c);
+    s->report->turns++;
+    if (sim_disk_dead(s->disk)) {
+        crash(s, es_rng_below(&s->rng, 2) == 0);
+        return;
+    }
+    if (dm_coord_health(s->c, NULL) != ES_OK) {
+        s->moves_n = 0; /* taken back */
+        return;
+    }
+    if (s->leased) {
+        /* The lowest priority leased in this turn. */
+        priority_check x = {.s = s, .priority = INT64_MAX};
+        for (int i = 0; i < s->moves_n; i++) {
+            dm_job_row row;
+            dm_search_row search;
+            if (s->moves[i].to != DM_JOB_RUNNING ||
+                dm_job_get(dm_coord_store(s->c), s->moves[i].job, &row, NULL) != ES_OK)
+                continue;
+            if (dm_search_get(dm_coord_store(s->c), row.search, &search, NULL) == ES_OK && search.priority < x.priority)
+                x.priority = search.priority;
+            dm_search_row_free(&search);
+            dm_job_row_free(&row);
+        }
+        if (x.priority != INT64_MAX && dm_search_each(dm_coord_store(s->c), 0, 100, priority_row, &x, NULL) != ES_OK)
+            broken(s, "reading failed", 0, 0);
+    }
+    apply_moves(s);
+}
+
+/* ---- faults */
+
+static void some_fault(sim *s)
+{
+    switch (es_rng_below(&s->rng, 12)) {
+    case 0: crash(s, false); break;
+    case 1: crash(s, true); break;
+    case 2: sim_disk_die_after(s->disk, 1 + es_rng_below(&s->rng, 60)); break; /* in the middle of a turn to come */
+    case 3:
+        sim_disk_full(s->disk, true);
+        s->disk_well_at_ms = s->now_ms + 1000 + es_rng_below(&s->rng, 20000);
+        s->report->disk_faults++;
+        break;
+    case 4:
+        sim_disk_fail_writes(s->disk, 1 + (int)es_rng_below(&s->rng, 3));
+        s->report->disk_faults++;
+        break;
+    case 5:
+        s->wall_offset_ms += (int64_t)es_rng_below(&s->rng, 172800000) - 86400000;
+        break;                                                              /* the clock jumps by up to a day */
+    case 6: s->now_ms += es_rng_below(&s->rng, 14 * 86400) * 1000LL; break; /* everybody sleeps for up to two weeks */
+    default: sim_worker_fault(s, (int)es_rng_below(&s->rng, SIM_WORKERS)); break;
+    }
+}
+
+static void calm(sim *s)
+{
+    s->faults = false;
+    sim_disk_full(s->disk, false);
+    sim_disk_fail_writes(s->disk, 0);
+    if (!sim_disk_dead(s->disk))
+        sim_disk_die_after(s->disk, -1);
+    for (int i = 0; i < SIM_WORKERS; i++)
+        sim_worker_wake(s, i);
+}
+
+static void step(sim *s)
+{
+    int64_t next = sim_next_event(s);
+    s->now_ms = next > s->now_ms ? next : s->now_ms + 1;
+    if (s->disk_well_at_ms && s->now_ms >= s->disk_well_at_ms) {
+        sim_disk_full(s->disk, false);
+        s->disk_well_at_ms = 0;
+    }
+    if (s->faults && es_rng_below(&s->rng, 60) == 0)
+        some_fault(s);
+    sim_deliver(s);
+    sim_peers_act(s);
+    turn(s);
+}
+
+static void count_jobs(sim *s)
+{
+    s->counted = s->open_jobs = s->failed_jobs = s->noop_jobs = 0;
+    if (dm_search_each(dm_coord_store(s->c), 0, 1000, running_row, s, NULL) != ES_OK)
+        broken(s, "reading failed", 0, 0);
+}
+
+static void finish(sim *s)
+{
+    calm(s);
+    for (int64_t i = 0;; i++) {
+        if (s->client.result && s->client.idle && i % 100 == 0) {
+            count_jobs(s);
+            if (s->open_jobs == 0)
+                break;
+        }
+        if (i > 400000)
+            broken(s, "it does not come to an end without faults", s->client.queued_jobs, s->open_jobs);
+        s->client.closing = true;
+        step(s);
+    }
+    check_accepted(s);
+    if (s->failed_jobs != 0 || s->noop_jobs != s->client.queued_jobs)
+        broken(s, "accepted jobs are missing, or there are more than were accepted", s->noop_jobs,
+               s->client.queued_jobs);
+    s->report->jobs = s->counted;
+}
+
+void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
+{
+    char vfs[48];
+    sim *s = es_xcalloc(1, sizeof *s);
+    memset(out, 0, sizeof *out);
+    snprintf(vfs, sizeof vfs, "simulated-%" PRIu64 "-%d", seed, faults);
+    s->seed = seed;
+    s->report = out;
+    s->faults = faults;
+    s->rng = es_rng_make(seed, ES_USE_TEST, 1);
+    s->clock = (es_clock){.mono_ns = sim_mono, .wall_ms = sim_wall};
+    s->now_ms = 1000;
+    s->search_text = search_text;
+    s->disk = sim_disk_new(&s->rng, vfs);
+    s->options = dm_options_default();
+    s->options.state_path = "state.db";
+    s->options.failures_max = 1000;
+    s->options.losses_max = 0;
+    s->options.drain_after = 0;
+    s->env = (dm_env){.ctx = s,
+                      .clock = &s->clock,
+                      .seed = seed,
+                      .vfs = vfs,
+                      .send = sim_out,
+                      .has_version = has_version,
+                      .drop_version = drop_version};
+    sim_peers_start(s);
+    open_coordinator(s);
+    for (int64_t i = 0; i < steps; i++)
+        step(s);
+    finish(s);
+    out->simulated_ms = s->now_ms;
+    out->torn = sim_disk_torn(s->disk);
+    out->result = s->client.result;
+    dm_coord_close(&s->c);
+    sim_peers_stop(s);
+    sim_disk_free(&s->disk);
+    dm_map_free(&s->versions);
+    dm_map_free(&s->accepted_by_job);
+    free(s->accepted);
+    free(s->jobs);
+    free(s->moves);
+    free(s);
+}

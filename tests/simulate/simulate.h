@@ -1,0 +1,23 @@
+/* simulate.h - the real coordinator code in a world of its own: clock, randomness, disk and network are simulated; workers die, sleep, lie and come back; messages
+ * are lost, doubled, late and reordered; the disk fills up, fails and is torn by power cuts. Everything follows from the seed.
+ *
+ * After every turn: a job's state moves only along the table; what was acknowledged is on disk, also after a crash, and a turn is there as a whole or not at
+ * all; no result counts for two leases; nothing of a lower priority is leased while a higher one waits; weights that a lease names exist. At the end,
+ * after the faults stop: every accepted job is done, and the search's result is the bytes of an undisturbed run.
+ */
+#ifndef TESTS_SIMULATE_SIMULATE_H
+#define TESTS_SIMULATE_SIMULATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct sim_report {
+    int64_t simulated_ms, messages, turns, crashes, power_cuts, torn, disk_faults, worker_deaths, pauses, lost, doubled,
+        lies, jobs, accepted;
+    char *result; /* of the search; caller frees */
+} sim_report;
+
+/* faults false: the undisturbed run. Ends the process with a message and the seed on the first broken invariant. */
+void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out);
+
+#endif
