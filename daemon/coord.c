@@ -331,6 +331,8 @@ static int coord_next_ms(const dm_coord *c)
         const dm_search *s = c->searches[i];
         if (s->busy)
             return 0;
+        if (dm_sched_due(s)) /* due, and nobody wants it: a worker's message will end the wait */
+            continue;
         if (s->due_ms - c->wall_ms < next - c->now_ms)
             next = c->now_ms + (s->due_ms > c->wall_ms ? s->due_ms - c->wall_ms : 0);
     }

@@ -202,6 +202,7 @@ es_status dm_sched_run(dm_coord *c, es_error *err) ES_MUST_CHECK;
 es_status dm_sched_send_again(dm_coord *c, dm_worker *w, uint32_t n, uint64_t request_id, uint32_t *sent,
                               es_error *err) ES_MUST_CHECK;
 void dm_sched_added(dm_search *s, const dm_ready *r); /* a job has become ready */
+bool dm_sched_due(const dm_search *s);                /* a job in backoff may start */
 void dm_sched_later(dm_search *s, int64_t due_ms);    /* one is ready, but not before */
 
 /* ---- coord_query.c */

@@ -37,15 +37,21 @@ void dm_sched_later(dm_search *s, int64_t due_ms)
         s->due_ms = due_ms;
 }
 
+/* A time further away than any backoff comes from a clock that has been set back: nobody waits a day for that. */
+bool dm_sched_due(const dm_search *s)
+{
+    return s->due_ms <= s->c->wall_ms || (s->due_ms != INT64_MAX && s->due_ms > s->c->wall_ms + s->c->o.backoff_max_ms);
+}
+
 static es_status window_fill(dm_coord *c, dm_search *s, es_error *err)
 {
-    bool due = s->due_ms <= c->wall_ms;
+    bool due = dm_sched_due(s);
     if (s->window_n > 0 || (!s->more && !due))
         return ES_OK;
-    int64_t next;
+    int64_t next, now = due && s->due_ms > c->wall_ms ? s->due_ms : c->wall_ms;
     s->window_at = 0;
-    ES_RETURN(dm_job_ready(c->store, s->id, c->wall_ms, DM_WINDOW, s->window, &s->window_n, &next, err));
-    s->more = next <= c->wall_ms;
+    ES_RETURN(dm_job_ready(c->store, s->id, now, DM_WINDOW, s->window, &s->window_n, &next, err));
+    s->more = next <= now;
     s->due_ms = s->more ? INT64_MAX : next;
     return ES_OK;
 }
@@ -221,7 +227,7 @@ static es_status sched_serve(dm_coord *c, dm_worker *w, grants *g, es_error *err
 es_status dm_sched_run(dm_coord *c, es_error *err)
 {
     for (int i = 0; i < c->searches_n && !c->dirty; i++)
-        c->dirty = c->searches[i]->due_ms <= c->wall_ms;
+        c->dirty = dm_sched_due(c->searches[i]);
     if (!c->dirty || !c->want_first)
         return ES_OK;
     grants *g = es_xcalloc(1, sizeof *g);
