@@ -89,10 +89,12 @@ es_status wk_session_table(wk_session *s, es_error *err)
 static es_status start_phase(wk_sessions *all, wk_session *s, dm_peer *data, const wk_want *want,
                              const dm_transfer_options *t, es_error *err)
 {
-    bool fresh = !s->trainer;
-    if (fresh)
+    bool modules = s->file->supernet.method == SN_METHOD_MODULES;
+    if (!modules) /* without phases, only a new trainer is at the first step */
+        sn_trainer_destroy(&s->trainer);
+    if (!s->trainer)
         ES_RETURN(sn_trainer_new(s->file, all->dev, &s->trainer, err));
-    if (!fresh || want->phase != SN_PHASE_SUPERNET) {
+    if (modules) {
         sn_version *meta = NULL;
         wk_session_dirty(s);
         /* A part that goes on from a slice of its own has in it what it took of the meta model. */

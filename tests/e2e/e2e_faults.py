@@ -24,7 +24,7 @@ def running_step(rig, search):
 
 
 def killed_worker_costs_one_slice(rig):
-    path = rig.search("small", epochs=6)
+    path = rig.search("small", epochs=150, slice_steps=50)
     coordinator = rig.coordinator(lease_ms=1500)
     worker = rig.worker()
     want = reference(rig, path)
@@ -46,7 +46,7 @@ def killed_worker_costs_one_slice(rig):
 
 
 def killed_coordinator_goes_on(rig):
-    path = rig.search("small")
+    path = rig.search("small", epochs=20)
     coordinator = rig.coordinator()
     rig.worker()
     rig.worker()
@@ -68,7 +68,7 @@ def killed_coordinator_goes_on(rig):
 
 
 def stopped_worker_loses_its_lease(rig):
-    path = rig.search("small", epochs=6)
+    path = rig.search("small", epochs=150, slice_steps=50)
     rig.coordinator(lease_ms=1200)
     slow = rig.worker()
     want = reference(rig, path)
@@ -85,7 +85,7 @@ def stopped_worker_loses_its_lease(rig):
 
 
 def stopped_worker_hands_back(rig):
-    path = rig.search("small", epochs=40, slice_steps=100000, evaluations=8)
+    path = rig.search("small", epochs=5000, slice_steps=100000, evaluations=8)
     rig.coordinator(lease_ms=60000)
     worker = rig.worker()
     search = rig.submit(path)
