@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LOCK_WAIT_MS = 20000, END_MS = 30000, DEATHS_MAX = 5, SOCKET_PATH_MAX = 90 };
+enum { LOCK_WAIT_MS = 10000, END_MS = 60000, DEATHS_MAX = 5, SOCKET_PATH_MAX = 90 };
 
 typedef struct child {
     pid_t pid; /* 0: not running */
@@ -59,6 +59,7 @@ static es_status take_lock(cl_local *l, es_error *err)
 {
     char *path = join(l->dir, "lock");
     es_status s = ES_OK;
+    bool said = false;
     /* Inherited by the children: the lock lasts until the last of them is gone. */
     l->lock = open(path, O_RDWR | O_CREAT, 0600);
     if (l->lock < 0)
@@ -69,8 +70,11 @@ static es_status take_lock(cl_local *l, es_error *err)
         else if (now_ms() > end)
             s = es_fail(err, ES_BUSY, l->dir,
                         "another espalier run works in this directory; wait for it, stop it, or choose another --out");
-        else
+        else {
+            if (!said && now_ms() > end - LOCK_WAIT_MS + 1000)
+                said = fprintf(stderr, "waiting for an earlier run in %s to end\n", l->dir) > 0;
             pause_ms(100);
+        }
     }
     free(path);
     return s;

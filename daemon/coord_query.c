@@ -259,7 +259,11 @@ static bool logs_job(void *ctx, const dm_job_row *r)
 
 static es_status query_logs(query *q, es_error *why)
 {
-    (void)why;
+    dm_search_row r;
+    if (!q->m->job) { /* no such search is an error, not an empty list */
+        ES_RETURN(dm_search_get(q->c->store, (int64_t)q->m->search, &r, why));
+        dm_search_row_free(&r);
+    }
     es_json_array(&q->j, "logs");
     if (q->m->job)
         ES_RETURN(dm_attempt_each(q->c->store, (int64_t)q->m->job, logs_row, q, q->err));

@@ -37,12 +37,16 @@ static es_status configure(int argc, char **argv, dm_config *c, es_error *err)
 {
     static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},    {"control", 1, NULL, 'k'},
                                           {"data", 1, NULL, 'w'},   {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},
-                                          {"log", 1, NULL, 'l'},    {"help", 0, NULL, '?'},   {NULL, 0, NULL, 0}};
+                                          {"log", 1, NULL, 'l'},    {"help", 0, NULL, 'H'},   {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
-        if (opt == 'c')
+        if (opt == 'c') {
             ES_RETURN(dm_config_read(optarg, c, err));
+        } else if (opt == 'H') {
+            fputs(usage, stdout);
+            exit(EXIT_SUCCESS);
+        }
     optind = 1;
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
         if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))

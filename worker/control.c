@@ -378,7 +378,7 @@ static es_status loop(control *c, int stop, es_error *err)
     c->heard_ms = now_ms(c);
     while (!drained(c)) {
         int64_t now = now_ms(c);
-        if (c->draining && now > c->drain_until && (!c->greeted || now > c->drain_until + 2 * WK_DRAIN_MS)) {
+        if (c->draining && now > c->drain_until && (!c->greeted || now > c->drain_until + WK_DRAIN_GREETED_MS)) {
             es_log(ES_LOG_WARN, "leaving without an answer: the job in hand is given to another worker later");
             return ES_OK;
         }

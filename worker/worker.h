@@ -7,14 +7,15 @@
  * compute thread (compute.c) owns the device and the weights connection. Between the two: a mailbox.
  *
  * A result is offered until the coordinator says accepted or stale, through any number of its deaths. SIGTERM or SIGINT: the running job stops at its next step,
- * hands back what it has, and the worker leaves with a Goodbye (exit 0); a second signal, or WK_DRAIN_MS without a coordinator, ends it at once.
+ * hands back what it has, and the worker leaves with a Goodbye (exit 0); a second signal, WK_DRAIN_MS without a coordinator,
+ * or WK_DRAIN_GREETED_MS more with one end it at once.
  */
 #ifndef WK_WORKER_H
 #define WK_WORKER_H
 
 #include "base/status.h"
 
-enum { WK_DRAIN_MS = 15000 };
+enum { WK_DRAIN_MS = 5000, WK_DRAIN_GREETED_MS = 45000 };
 
 typedef struct wk_options {
     const char *endpoint;

@@ -108,4 +108,57 @@ def one_worker_or_three(rig):
     check(rig.ends(first) == 0, "a worker ends cleanly")
 
 
-main(run_brings_results_home, interrupted_run_goes_on, one_worker_or_three)
+def modules_train_apart(rig):
+    """Module training: a job per phase and part, on two workers; assembled weights are evaluated beside end-to-end training."""
+    path = rig.search("parts", more="")
+    with open(path) as f:
+        text = f.read()
+    text = text[:text.index("supernet:")] + (
+        "supernet: {method: modules, epochs: 4, batch: 50, slice_steps: 10, calibration: 100, optimizer: {kind: sgd, lr: 0.1},\n"
+        "  modules: {parts: 2, epochs_meta: 2, epochs_part: 2, epochs_finetune: 2}}\nobjectives: [accuracy: max, macs: min]\n")
+    text = text.replace("stride: 2}\nhead", "stride: 2}\nhead")
+    rig.write("parts.yaml", text)
+    rig.coordinator()
+    rig.worker()
+    rig.worker()
+    search = rig.submit(rig.path("parts.yaml"))
+    rig.wait_done(search)
+    jobs = rig.ask("show", search)["jobs"]
+    kinds = [j["kind"] for j in jobs]
+    check(kinds.count("train.module") >= 4 and "assemble" in kinds and all(j["state"] == "done" for j in jobs), "jobs: %s" % kinds)
+    tree = rig.good("show", search)
+    check("|-- " in tree or "`-- " in tree, tree)
+    one = rig.result(search, "two-workers")
+    rig.good("pareto", search)
+    again = rig.submit(rig.path("parts.yaml"))
+    rig.wait_done(again)
+    check(rig.result(again, "again") == one, "the same result again")
+
+
+def table_search(rig):
+    """A search against a published table: no training, the same path."""
+    path = rig.search("cells")
+    rig.write("archs.txt", "smallest\n")
+    with open(path) as f:
+        text = f.read()
+    space = text[text.index("space:"):text.index("supernet:")]
+    rig.write("space.yaml", space)
+    rows, seen = ["arch,valid,test"], set()
+    for stem in (8, 12):
+        for width in (8, 12):
+            for kernel in (3, 5):
+                rows.append("stem:w%d+0:d1:w%d:k%d,%d,%d" % (stem, width, kernel, 50 + stem + width + kernel, 49 + stem + width + kernel))
+    del seen
+    space = space.replace("depth: [1, 2]", "depth: 1")
+    rig.write("space.yaml", space)
+    rig.write("table.csv", "\n".join(rows) + "\n")
+    rig.write("cells.yaml", "name: cells\ntask: {kind: table, file: table.csv, architecture: arch, value: valid, report: test}\nspace: space.yaml\n"
+              "search: {algorithm: random, evaluations: 6}\nobjectives: [accuracy: max, macs: min]\n")
+    r = rig.client("run", path, "--out", "out", "--threads", "1")
+    check(r.returncode == 0, r.stderr)
+    with open(rig.path("out", "result.json")) as f:
+        front = json.load(f)["front"]
+    check(front and all(abs(m["accuracy"] - m["test_accuracy"] - 0.01) < 1e-9 for m in front), "values of the table: %s" % front)
+
+
+main(run_brings_results_home, interrupted_run_goes_on, one_worker_or_three, modules_train_apart, table_search)

@@ -93,6 +93,10 @@ class Rig:
 
     # ---- programs
 
+    @staticmethod
+    def program(name):
+        return os.path.join(BUILD, name)
+
     def start(self, program, *args, log=None, **kw):
         with open(self.path(log or program + ".log"), "a") as f:
             p = subprocess.Popen([os.path.join(BUILD, program), *args], stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=self.dir, **kw)
