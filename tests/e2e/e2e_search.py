@@ -62,7 +62,7 @@ def run_brings_results_home(rig):
 
 
 def interrupted_run_goes_on(rig):
-    path = rig.search("small", epochs=300, slice_steps=50)
+    path = rig.search("small", epochs=120, slice_steps=50)
     whole = rig.client("run", path, "--out", "whole", "--threads", "1", timeout=120)
     check(whole.returncode == 0, whole.stderr)
     log = rig.path("espalier.log")
@@ -144,7 +144,7 @@ def table_search(rig):
     for stem in (8, 12):
         for width in (8, 12):
             for kernel in (3, 5):
-                rows.append("stem:w%d+0:d1:w%d:k%d,%d,%d" % (stem, width, kernel, 50 + stem + width + kernel, 49 + stem + width + kernel))
+                rows.append("stem:w%d+0:w%d:k%d,%d,%d" % (stem, width, kernel, 50 + stem + width + kernel, 49 + stem + width + kernel))
     space = space.replace("depth: [1, 2]", "depth: 1")
     rig.write("space.yaml", space)
     rig.write("table.csv", "\n".join(rows) + "\n")
