@@ -62,21 +62,23 @@ def run_brings_results_home(rig):
 
 
 def interrupted_run_goes_on(rig):
-    path = rig.search("small", epochs=120, slice_steps=50)
+    path = rig.search("small", epochs=400, slice_steps=50)
     whole = rig.client("run", path, "--out", "whole", "--threads", "1", timeout=120)
     check(whole.returncode == 0, whole.stderr)
     log = rig.path("espalier.log")
+    rig.endpoint = "ipc://" + rig.path("parts", ".espalier", "control")
 
-    def training():
-        with open(log) as f:
-            return "epoch" in f.read()
+    def step():
+        r = rig.client("show", "1", "--json")
+        return r.returncode == 0 and json.loads(r.stdout)["jobs"][0]["step"] or 0
 
     # Ctrl-C; then a kill without warning, at which the children end by themselves; then to the end.
+    reached = 0
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -9)):
-        open(log, "w").close()
         p = rig.start("espalier", "run", path, "--out", "parts", "--threads", "1")
-        rig.wait(training, 60, "training")
-        rig.wait(lambda p=p: len(children_of(p.pid)) == 2, 10, "two children")
+        rig.wait(lambda p=p: len(children_of(p.pid)) == 2, 30, "two children")
+        rig.wait(lambda reached=reached: step() > reached + 100, 60, "training")
+        reached = step()
         kids = [pid for pid, _ in children_of(p.pid)]
         p.send_signal(number)
         check(rig.ends(p) == code, "exit %s" % p.returncode)
