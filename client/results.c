@@ -65,7 +65,9 @@ void cl_front_csv(const json_t *front, es_str *out)
         for (int k = 0; k < NUMBERS; k++) {
             char n[32];
             es_str_add(out, ",");
-            if (!cl_null(m, numbers[k]))
+            if (json_is_integer(json_object_get(m, numbers[k])))
+                es_str_addf(out, "%" PRId64, cl_int(m, numbers[k]));
+            else if (!cl_null(m, numbers[k]))
                 es_str_add(out, es_str_double(cl_num(m, numbers[k]), n));
         }
         es_str_add(out, "\n");

@@ -62,7 +62,7 @@ def run_brings_results_home(rig):
 
 
 def interrupted_run_goes_on(rig):
-    path = rig.search("small", epochs=400, slice_steps=50)
+    path = rig.search("small", epochs=200, slice_steps=50)
     whole = rig.client("run", path, "--out", "whole", "--threads", "1", timeout=120)
     check(whole.returncode == 0, whole.stderr)
     log = rig.path("espalier.log")
@@ -77,7 +77,7 @@ def interrupted_run_goes_on(rig):
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -9)):
         p = rig.start("espalier", "run", path, "--out", "parts", "--threads", "1")
         rig.wait(lambda p=p: len(children_of(p.pid)) == 2, 30, "two children")
-        rig.wait(lambda reached=reached: step() > reached + 100, 60, "training")
+        rig.wait(lambda reached=reached: step() > reached + 60, 60, "training")
         reached = step()
         kids = [pid for pid, _ in children_of(p.pid)]
         p.send_signal(number)
