@@ -7,12 +7,19 @@
 #include "base/arena.h"
 #include "search/algorithm_internal.h"
 
-static const sr_algorithm *const table[] = {
-    &sr_algorithm_random,
-    &sr_algorithm_regularised_evolution,
-    &sr_algorithm_nsga2,
-    &sr_algorithm_local_search,
-};
+/* The table: one line an algorithm, each in its own file algorithm_<name>.c. */
+#define SR_ALGORITHMS(X)     \
+    X(random)                \
+    X(regularised_evolution) \
+    X(nsga2)                 \
+    X(local_search)
+
+#define X(name) extern const sr_algorithm sr_algorithm_##name;
+SR_ALGORITHMS(X)
+#undef X
+#define X(name) &sr_algorithm_##name,
+static const sr_algorithm *const table[] = {SR_ALGORITHMS(X)};
+#undef X
 enum { ALGORITHMS = sizeof table / sizeof *table };
 
 const char *const *sr_algorithm_names(void)

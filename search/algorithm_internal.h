@@ -40,9 +40,6 @@ struct sr_search {
     void *state;
 };
 
-extern const sr_algorithm sr_algorithm_random, sr_algorithm_regularised_evolution, sr_algorithm_nsga2,
-    sr_algorithm_local_search;
-
 /* -1, 0, 1: which of two told rows is better: smaller violation, then dominance, then the first objective, else 0. */
 int sr_row_compare(const sr_search *s, int64_t a, int64_t b);
 bool sr_was_asked(const sr_search *s, const sr_arch *a);
