@@ -32,23 +32,6 @@ bool dm_job_may(dm_job_state from, dm_job_state to)
 
 bool dm_job_over(dm_job_state s) { return s == DM_JOB_DONE || s == DM_JOB_FAILED || s == DM_JOB_CANCELLED; }
 
-const char *dm_job_kind_name(int kind)
-{
-    switch ((Espalier__Wire__JobKind)kind) {
-    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET: return "train.supernet";
-    case ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS: return "eval.subnets";
-    case ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY: return "measure.latency";
-    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE: return "train.module";
-    case ESPALIER__WIRE__JOB_KIND__JOB_ASSEMBLE: return "assemble";
-    case ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUBNET: return "train.subnet";
-    case ESPALIER__WIRE__JOB_KIND__JOB_EXPORT: return "export";
-    case ESPALIER__WIRE__JOB_KIND__JOB_NOOP: return "noop";
-    case ESPALIER__WIRE__JOB_KIND__JOB_NONE:
-    case _ESPALIER__WIRE__JOB_KIND_IS_INT_SIZE: break;
-    }
-    return "unknown";
-}
-
 static es_status move_row(dm_store *st, const dm_job_move_args *m, es_error *err)
 {
     dm_db *db = st->db;

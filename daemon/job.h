@@ -31,7 +31,6 @@ typedef enum dm_job_state {
 enum { DM_JOB_STATES = 7 };
 
 const char *dm_job_state_name(dm_job_state s); /* "ready": for JSON and logs */
-const char *dm_job_kind_name(int kind);        /* wire JobKind: "train.supernet" */
 bool dm_job_may(dm_job_state from, dm_job_state to);
 bool dm_job_over(dm_job_state s);
 

@@ -1,5 +1,7 @@
 #include "daemon/wire_codec.h"
 
+#include <ctype.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -102,4 +104,28 @@ es_status dm_error_status(const Espalier__Wire__Error *e, es_error *err)
         if (!strcmp(es_status_name((es_status)s), e->code))
             code = (es_status)s;
     return es_fail(err, code, e->where, "%s", e->text);
+}
+
+enum { KINDS_MAX = 32, KIND_NAME_MAX = 32 };
+static char kind_names[KINDS_MAX][KIND_NAME_MAX];
+
+/* From the descriptor, so that a kind's name is written once: in schemas/wire.proto. */
+static void name_kinds(void)
+{
+    const ProtobufCEnumDescriptor *d = &espalier__wire__job_kind__descriptor;
+    for (unsigned i = 0; i < d->n_values; i++) {
+        const char *from = d->values[i].name + strlen("JOB_");
+        if (d->values[i].value <= 0 || d->values[i].value >= KINDS_MAX)
+            continue;
+        char *to = kind_names[d->values[i].value];
+        for (int k = 0; from[k] && k < KIND_NAME_MAX - 1; k++)
+            to[k] = from[k] == '_' ? '.' : (char)tolower((unsigned char)from[k]);
+    }
+}
+
+const char *dm_job_kind_name(int kind)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, name_kinds);
+    return kind > 0 && kind < KINDS_MAX && kind_names[kind][0] ? kind_names[kind] : "unknown";
 }

@@ -33,6 +33,9 @@ typedef struct dm_bytes {
     size_t n;
 } dm_bytes;
 
+/* A job kind's name everywhere: the wire's own, "train.supernet" for JOB_TRAIN_SUPERNET; "unknown" for a number the wire does not have. */
+const char *dm_job_kind_name(int kind);
+
 /* ES_INVALID when the message is larger than `max`. */
 es_status dm_encode(const ProtobufCMessage *m, size_t max, dm_bytes *out, es_error *err) ES_MUST_CHECK;
 /* ES_CORRUPT for bytes that are no such message or one too costly to hold. */

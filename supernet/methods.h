@@ -33,7 +33,9 @@ typedef struct sn_method_ops {
     const char *name;
     es_status (*step)(sn_trainer *t, uint64_t step, es_error *err);
 } sn_method_ops;
-extern const sn_method_ops sn_method_single_path, sn_method_sandwich, sn_method_modules;
+#define X(NAME, name, spelling) extern const sn_method_ops sn_method_##name;
+SN_METHODS(X)
+#undef X
 
 enum { SN_OUT_LOSS = 0, SN_OUT_LOGITS = 1, SN_OUT_CORRECT = 2 };
 enum { SN_LOSS_RING = 256, SN_PARTS_MAX = 17 };

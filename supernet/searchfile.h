@@ -37,7 +37,18 @@ typedef struct sn_table_config {
     char key[64], value[64], report[64];
 } sn_table_config;
 
-typedef enum sn_method { SN_METHOD_SINGLE_PATH, SN_METHOD_SANDWICH, SN_METHOD_MODULES } sn_method;
+/* The training methods, one line each: X(NAME, name, its spelling in a search file). Its file is supernet/methods/<name>.c. */
+#define SN_METHODS(X)                          \
+    X(SINGLE_PATH, single_path, "single-path") \
+    X(SANDWICH, sandwich, "sandwich")          \
+    X(MODULES, modules, "modules")
+
+typedef enum sn_method {
+#define X(NAME, name, spelling) SN_METHOD_##NAME,
+    SN_METHODS(X)
+#undef X
+        SN_METHOD_COUNT
+} sn_method;
 typedef enum sn_distill { SN_DISTILL_NONE, SN_DISTILL_KL, SN_DISTILL_ALPHA } sn_distill;
 
 typedef struct sn_modules_config {

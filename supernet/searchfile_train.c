@@ -4,7 +4,11 @@
 
 #include "supernet/searchfile_internal.h"
 
-static const char *const methods[] = {"single-path", "sandwich", "modules", NULL};
+static const char *const methods[] = {
+#define X(NAME, name, spelling) spelling,
+    SN_METHODS(X)
+#undef X
+        NULL};
 static const char *const distills[] = {"none", "kl", "alpha", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", NULL};
 static const char *const schedules[] = {"constant", "cosine", "step", "exponential", NULL};

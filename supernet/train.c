@@ -12,9 +12,9 @@
 
 /* The methods, by sn_method. */
 static const sn_method_ops *const methods[] = {
-    [SN_METHOD_SINGLE_PATH] = &sn_method_single_path,
-    [SN_METHOD_SANDWICH] = &sn_method_sandwich,
-    [SN_METHOD_MODULES] = &sn_method_modules,
+#define X(NAME, name, spelling) [SN_METHOD_##NAME] = &sn_method_##name,
+    SN_METHODS(X)
+#undef X
 };
 
 static const float ALPHA_MINUS = -1, ALPHA_PLUS = 1, ALPHA_CLIP = 5; /* AlphaNet's own */

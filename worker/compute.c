@@ -115,7 +115,7 @@ static es_status run_task(wk_compute *c, task *t, const dm_job_spec *spec, es_ar
     if (task_stop(t) != WK_GO)
         return es_fail(err, ES_CANCELLED, NULL, "stopped before it began");
     es_log(ES_LOG_INFO, "job begins job=%" PRIu64 " attempt=%u search=%" PRIu64 " kind=%s", t->job, t->attempt,
-           t->search, kind->name);
+           t->search, dm_job_kind_name((int)kind->kind));
     ES_RETURN(kind->run(&j, &r, err));
     ES_RETURN(dm_encode(&r.base, RESULT_MAX, &f->result, err));
     f->outcome = j.partial ? ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED : ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;

@@ -1,13 +1,9 @@
 #include "worker/job.h"
 
 static const wk_job_kind kinds[] = {
-    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET, "train.supernet", wk_run_train},
-    {ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS, "eval.subnets", wk_run_eval_subnets},
-    {ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY, "measure.latency", wk_run_measure_latency},
-    {ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE, "train.module", wk_run_train},
-    {ESPALIER__WIRE__JOB_KIND__JOB_ASSEMBLE, "assemble", wk_run_assemble},
-    {ESPALIER__WIRE__JOB_KIND__JOB_EXPORT, "export", wk_run_export},
-    {ESPALIER__WIRE__JOB_KIND__JOB_NOOP, "noop", wk_run_noop},
+#define X(KIND, name) {ESPALIER__WIRE__JOB_KIND__JOB_##KIND, wk_run_##name},
+    WK_JOB_KINDS(X)
+#undef X
 };
 
 const wk_job_kind *wk_job_kinds(int *count)

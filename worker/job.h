@@ -1,7 +1,7 @@
 /* job.h - the table of job kinds, and what a job may use while it runs.
  *
- * To add a job kind: one file job_<name>.c with an `es_status run(wk_job *j, dm_job_result *r, es_error *err)`, one line in the table in job.c (and the kind's number in
- * schemas/wire.proto, where the coordinator makes such jobs).
+ * To add a job kind: one file job_<name>.c with an `es_status run(wk_job *j, dm_job_result *r, es_error *err)`, one line in
+ * WK_JOB_KINDS. A kind that is new to the protocol needs its number in schemas/wire.proto, whose name is the name everywhere.
  *
  * A run function fills in the result; what the result points to comes from j->arena. It asks wk_job_stopping between steps and returns soon when that is not
  * WK_GO: with ES_CANCELLED when there is nothing to hand back, or with ES_OK and j->partial set when the result holds the work done so far.
@@ -34,7 +34,6 @@ struct wk_job {
 
 typedef struct wk_job_kind {
     Espalier__Wire__JobKind kind;
-    const char *name;
     es_status (*run)(wk_job *j, dm_job_result *r, es_error *err);
 } wk_job_kind;
 
@@ -48,11 +47,17 @@ es_status wk_job_session(wk_job *j, wk_session **out, es_error *err) ES_MUST_CHE
 /* Sends a version to the store; its id lives in j->arena. */
 es_status wk_job_put(wk_job *j, const sn_version *v, char **id, es_error *err) ES_MUST_CHECK;
 
-es_status wk_run_train(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
-es_status wk_run_assemble(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
-es_status wk_run_eval_subnets(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
-es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
-es_status wk_run_export(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
-es_status wk_run_noop(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+/* The kinds this worker can do, one line each: X(the wire's name without JOB_, function). */
+#define WK_JOB_KINDS(X)                 \
+    X(TRAIN_SUPERNET, train)            \
+    X(EVAL_SUBNETS, eval_subnets)       \
+    X(MEASURE_LATENCY, measure_latency) \
+    X(TRAIN_MODULE, train)              \
+    X(ASSEMBLE, assemble)               \
+    X(EXPORT, export)                   \
+    X(NOOP, noop)
+#define X(KIND, name) es_status wk_run_##name(wk_job *j, dm_job_result *r, es_error *err) ES_MUST_CHECK;
+WK_JOB_KINDS(X)
+#undef X
 
 #endif
