@@ -12,7 +12,8 @@
     X(random)                \
     X(regularised_evolution) \
     X(nsga2)                 \
-    X(local_search)
+    X(local_search)          \
+    X(simulated_annealing)
 
 #define X(name) extern const sr_algorithm sr_algorithm_##name;
 SR_ALGORITHMS(X)
