@@ -1,4 +1,4 @@
-/* cancel, pause, resume, priority: one command each, and a line that says what happened. */
+/* cancel, pause, resume, retry, priority, backup: one command each, and a line that says what happened. */
 #include "client/connect.h"
 
 #include <inttypes.h>
@@ -13,7 +13,7 @@ static int command(const cl_args *a, Espalier__Wire__Verb verb, int64_t value, c
     if (!cl_search_id(a, 0, &id))
         return CL_USAGE;
     ES_GOTO(cl_connect(a, &p, &err));
-    ES_GOTO(cl_do(p, verb, id, value, 0, &said, &err));
+    ES_GOTO(cl_do(p, &(cl_order){.verb = verb, .search = id, .value = value}, &said, &err));
     if (said.len)
         printf("search %" PRIu64 ": %s\n", id, said.p);
     else
@@ -27,6 +27,24 @@ fail:
 static int run_cancel(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_CANCEL, 0, "cancelled"); }
 static int run_pause(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_PAUSE, 0, "paused"); }
 static int run_resume(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_RESUME, 0, "resumed"); }
+
+static int run_retry(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_RETRY, 0, "goes on"); }
+
+static int run_backup(const cl_args *a)
+{
+    es_error err = {0};
+    es_status s = ES_OK;
+    dm_peer *p = NULL;
+    if (a->word[0][0] != '/')
+        return cl_usage(a, "DIR is \"%s\", an absolute path is needed: it is the coordinator that writes there",
+                        a->word[0]);
+    ES_GOTO(cl_connect(a, &p, &err));
+    ES_GOTO(cl_do(p, &(cl_order){.verb = ESPALIER__WIRE__VERB__VERB_BACKUP, .text = a->word[0]}, NULL, &err));
+    printf("%s: state.db and weights.db\n", a->word[0]);
+fail:
+    dm_peer_close(&p);
+    return s == ES_OK ? CL_OK : cl_fail(&err);
+}
 
 static int run_priority(const cl_args *a)
 {
@@ -44,3 +62,9 @@ const cl_command cl_cmd_pause = {
 const cl_command cl_cmd_resume = {"resume", "SEARCH", "go on with a paused search", 1, 1, run_resume, options, NULL};
 const cl_command cl_cmd_priority = {
     "priority", "SEARCH PRIORITY", "change a search's priority: higher goes first", 2, 2, run_priority, options, NULL};
+const cl_command cl_cmd_retry = {
+    "retry", "SEARCH", "go on with a failed search: its failed jobs get all their attempts again", 1, 1, run_retry,
+    options, NULL};
+const cl_command cl_cmd_backup = {
+    "backup", "DIR", "copy the coordinator's databases, while it works, into a directory on its host", 1, 1, run_backup,
+    options,  NULL};

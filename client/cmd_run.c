@@ -113,19 +113,6 @@ static es_status claim_state(run *r, es_error *err)
     return es_file_write(r->identity, r->file->text, strlen(r->file->text), err);
 }
 
-static es_status submit(run *r, es_error *err)
-{
-    es_hash h;
-    char token[ES_HASH_HEX];
-    bool existed;
-    es_hash_bytes(r->file->text, strlen(r->file->text), &h);
-    es_hash_hex(&h, token);
-    ES_RETURN(cl_submit(r->control, token, r->file->text, r->file->priority, &r->search, &existed, err));
-    if (existed)
-        fprintf(stderr, "%s: going on where it stopped\n", r->file->name);
-    return ES_OK;
-}
-
 /* The search's own row. */
 static es_status look(run *r, json_t **answer, const json_t **search, es_error *err)
 {
@@ -135,11 +122,35 @@ static es_status look(run *r, json_t **answer, const json_t **search, es_error *
     return ES_OK;
 }
 
+/* The same token: the search that the directory holds. One that had failed (bad data, a full disk) is tried again, for that is why it is run again. */
+static es_status submit(run *r, es_error *err)
+{
+    es_hash h;
+    char token[ES_HASH_HEX];
+    bool existed;
+    json_t *answer = NULL;
+    const json_t *search = NULL;
+    es_hash_bytes(r->file->text, strlen(r->file->text), &h);
+    es_hash_hex(&h, token);
+    ES_RETURN(cl_submit(r->control, token, r->file->text, r->file->priority, &r->search, &existed, err));
+    if (!existed)
+        return ES_OK;
+    es_status s = look(r, &answer, &search, err);
+    bool failed = s == ES_OK && !strcmp(cl_text(search, "state"), "failed");
+    json_decref(answer);
+    if (failed)
+        s = cl_do(r->control, &(cl_order){.verb = ESPALIER__WIRE__VERB__VERB_RETRY, .search = r->search}, NULL, err);
+    if (s == ES_OK)
+        fprintf(stderr, "%s: %s\n", r->file->name,
+                failed ? "trying again what had failed" : "going on where it stopped");
+    return s;
+}
+
 static es_status ended_badly(const json_t *search, const char *state, es_error *err)
 {
     const char *reason = cl_text(search, "reason");
     if (!strcmp(state, "cancelled"))
-        return es_fail(err, ES_CANCELLED, cl_text(search, "name"), "the search was cancelled");
+        return es_fail(err, ES_CANCELLED, cl_text(search, "name"), "the search was cancelled; --again begins it anew");
     return es_fail(err, ES_INVALID, cl_text(search, "name"), "the search failed: %s",
                    reason[0] ? reason : "no reason given");
 }

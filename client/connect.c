@@ -56,19 +56,20 @@ es_status cl_query(dm_peer *p, const cl_ask *ask, json_t **out, es_error *err)
     return s;
 }
 
-es_status cl_do(dm_peer *p, Espalier__Wire__Verb verb, uint64_t search, int64_t value, uint64_t job, es_str *said,
-                es_error *err)
+es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err)
 {
     dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
-    c.verb = verb;
-    c.search = search;
-    c.value = value;
-    c.job = job;
+    c.verb = order->verb;
+    c.search = order->search;
+    c.value = order->value;
+    c.job = order->job;
+    c.text = text_of(order->text);
     m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
     m.command = &c;
     dm_to_peer *r = NULL;
-    ES_RETURN(dm_peer_call(p, &m, CL_CALL_MS, &r, err));
+    ES_RETURN(
+        dm_peer_call(p, &m, order->verb == ESPALIER__WIRE__VERB__VERB_BACKUP ? 60 * CL_CALL_MS : CL_CALL_MS, &r, err));
     es_status s = ES_OK;
     if (r->what_case != ESPALIER__WIRE__TO_PEER__WHAT_DONE)
         s = unexpected(p, err);

@@ -37,8 +37,13 @@ typedef struct cl_ask {
 
 es_status cl_connect(const cl_args *a, dm_peer **out, es_error *err) ES_MUST_CHECK;
 es_status cl_query(dm_peer *p, const cl_ask *ask, json_t **out, es_error *err) ES_MUST_CHECK;
-es_status cl_do(dm_peer *p, Espalier__Wire__Verb verb, uint64_t search, int64_t value, uint64_t job, es_str *said,
-                es_error *err) ES_MUST_CHECK;
+typedef struct cl_order {
+    Espalier__Wire__Verb verb;
+    uint64_t search, job;
+    int64_t value;
+    const char *text;
+} cl_order;
+es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err) ES_MUST_CHECK; /* said: may be NULL */
 es_status cl_submit(dm_peer *p, const char *token, const char *text, int priority, uint64_t *search, bool *existed,
                     es_error *err) ES_MUST_CHECK;
 /* The weights endpoint, as this coordinator names it. */

@@ -69,9 +69,11 @@ def data(rig):
     broken("label", ("labels", good_labels[:8 + 77] + b"\x0b" + good_labels[8 + 78:]), "train-labels-idx1-ubyte", "11", "9")
     broken("count", ("labels", struct.pack(">II", 0x801, 600) + good_labels[8:608]), "600", "700")
     run_fails(rig, edited(rig, "input: 12x12x1", "input: 14x14x1"), "12", "14", out="out-shape")
-    # The data is whole again: the same search in a directory where it failed can be run anew.
-    r = rig.client("run", path, "--out", "out-label", "--threads", "1", "--again", timeout=90)
-    check(r.returncode == 0, r.stderr)
+    # The data is whole again: the same command goes on; --again begins anew.
+    r = rig.client("run", path, "--out", "out-label", "--threads", "1", timeout=90)
+    check(r.returncode == 0 and "trying again" in r.stderr, r.stderr)
+    r = rig.client("run", path, "--out", "out-count", "--threads", "1", "--again", timeout=90)
+    check(r.returncode == 0 and "trying again" not in r.stderr, r.stderr)
 
 
 def infeasible(rig):

@@ -1,5 +1,6 @@
 """What a user does with a coordinator: submit, look, pause, resume, cancel, priorities; and every program ends cleanly on SIGTERM."""
 import json
+import os
 import signal
 import subprocess
 
@@ -62,6 +63,11 @@ def every_view(rig):
     r = rig.client("export", search, "--format", "onyx")
     check(r.returncode == 2 and "safetensors" in r.stderr, r.stderr)
     rig.good("logs", search)
+    os.makedirs(rig.path("backup"))
+    rig.good("backup", rig.path("backup"))
+    check(sorted(os.listdir(rig.path("backup")))[:2] == ["state.db", "weights.db"], "a backup of both databases")
+    r = rig.client("retry", search)
+    check(r.returncode == 1 and "only a failed one" in r.stderr, r.stderr)
     events = subprocess.Popen([worker.args[0].replace("espalier-worker", "espalier"), "watch", "--events", str(int(search) + 1), "--endpoint",
                                rig.endpoint], stdout=subprocess.PIPE, text=True, cwd=rig.dir)
     rig.children.append(events)
