@@ -7,16 +7,48 @@
 #include <stdio.h>
 #include <string.h>
 
-// clang-format off: one command a line
-extern const cl_command cl_cmd_run, cl_cmd_submit, cl_cmd_list, cl_cmd_show, cl_cmd_watch, cl_cmd_pareto, cl_cmd_export,
-    cl_cmd_cancel, cl_cmd_pause, cl_cmd_resume, cl_cmd_retry, cl_cmd_priority, cl_cmd_workers, cl_cmd_logs, cl_cmd_why,
-    cl_cmd_backup, cl_cmd_explain, cl_cmd_cost;
+/* One command a line. */
+// clang-format off
+extern const cl_command
+    cl_cmd_run,
+    cl_cmd_submit,
+    cl_cmd_list,
+    cl_cmd_show,
+    cl_cmd_watch,
+    cl_cmd_pareto,
+    cl_cmd_export,
+    cl_cmd_cancel,
+    cl_cmd_pause,
+    cl_cmd_resume,
+    cl_cmd_retry,
+    cl_cmd_priority,
+    cl_cmd_workers,
+    cl_cmd_logs,
+    cl_cmd_why,
+    cl_cmd_backup,
+    cl_cmd_explain,
+    cl_cmd_cost;
 
 static const cl_command *const commands[] = {
-    &cl_cmd_run,    &cl_cmd_submit,   &cl_cmd_list,    &cl_cmd_show,  &cl_cmd_watch,
-    &cl_cmd_pareto, &cl_cmd_export,   &cl_cmd_cancel,  &cl_cmd_pause, &cl_cmd_resume,
-    &cl_cmd_retry,  &cl_cmd_priority, &cl_cmd_workers, &cl_cmd_logs,  &cl_cmd_why,
-    &cl_cmd_backup, &cl_cmd_explain,  &cl_cmd_cost,    NULL,
+    &cl_cmd_run,
+    &cl_cmd_submit,
+    &cl_cmd_list,
+    &cl_cmd_show,
+    &cl_cmd_watch,
+    &cl_cmd_pareto,
+    &cl_cmd_export,
+    &cl_cmd_cancel,
+    &cl_cmd_pause,
+    &cl_cmd_resume,
+    &cl_cmd_retry,
+    &cl_cmd_priority,
+    &cl_cmd_workers,
+    &cl_cmd_logs,
+    &cl_cmd_why,
+    &cl_cmd_backup,
+    &cl_cmd_explain,
+    &cl_cmd_cost,
+    NULL,
 };
 // clang-format on
 
