@@ -142,23 +142,43 @@ static es_status read_field(void *ctx, const sn_named *f, es_error *err)
     return ES_OK;
 }
 
+static es_status count_choice(void *ctx, const sn_named *f, es_error *err)
+{
+    (void)err;
+    *(int *)ctx += f->field.n > 1;
+    return ES_OK;
+}
+
+/* Columns that no architecture changes may be left out at the end. */
+static es_status check_rest(const sn_space *sp, int given, es_error *err)
+{
+    int choices = 0;
+    for (int i = given; i < sp->spec->columns; i++)
+        ES_RETURN(each_field(sp, sp->spec->column[i], count_choice, &choices, err));
+    return choices
+               ? es_fail(err, ES_INVALID, NULL, "%d columns; expected %d, joined by commas", given, sp->spec->columns)
+               : ES_OK;
+}
+
 static es_status parse(const sn_space *sp, const char *text, sr_arch *out, es_error *err)
 {
     for (int i = 0; i < sp->spec->columns; i++) {
-        size_t n = strcspn(text, ",;/");
+        text += strspn(text, " ");
+        size_t n = strcspn(text, ",;/:|\t");
         reader r = {sp, out, text, n, i, 0};
+        while (r.left > 0 && text[r.left - 1] == ' ')
+            r.left--;
         ES_RETURN(each_field(sp, sp->spec->column[i], count_field, &r.fields, err));
         ES_RETURN(each_field(sp, sp->spec->column[i], read_field, &r, err));
         if (r.left > 0)
             return es_fail(err, ES_INVALID, NULL, "column %d has more than its %d values: %.*s", i + 1, r.fields,
                            (int)r.left, r.at);
         text += n;
-        if (i + 1 < sp->spec->columns && !*text)
-            return es_fail(err, ES_INVALID, NULL, "%d columns; expected %d, joined by commas", i + 1,
-                           sp->spec->columns);
-        text += *text != 0;
+        if (!*text)
+            return check_rest(sp, i + 1, err);
+        text++;
     }
-    return *text ? es_fail(err, ES_INVALID, NULL, "more than %d columns", sp->spec->columns) : ES_OK;
+    return es_fail(err, ES_INVALID, NULL, "more than %d columns", sp->spec->columns);
 }
 
 const sn_notation sn_notation_columns = {.name = "columns", .check = check, .format = format, .parse = parse};

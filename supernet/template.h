@@ -21,7 +21,7 @@ enum {
     SN_CELL_NODES_MAX = 7, /* besides the input: at most KN_IN_MAX values are concatenated */
     SN_EDGES_MAX = SN_CELL_NODES_MAX * (SN_CELL_NODES_MAX + 1) / 2,
     SN_HIDDEN_MAX = 8,
-    SN_CHANNELS_MAX = 65536,
+    SN_CHANNELS_MAX = 1 << 20, /* also after flatten */
 };
 
 /* What a layer can choose. The order is the order of genes inside a layer. */

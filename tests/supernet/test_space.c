@@ -78,8 +78,9 @@ START_TEST(notations_round_trip)
                 /* No prefix and no text with one letter more is taken for an architecture. */
                 for (size_t n = 0; n < strlen(text) && t < 10; n++) {
                     char *cut = strndup(text, n);
-                    ck_assert_msg(sn_arch_parse(sp, cut, b, NULL) != ES_OK || !sr_arch_equal(a, b), "%s: %s",
-                                  examples[i], cut);
+                    bool constant_left_out = strcmp(examples[i], "ofa-mbv3") == 0 && text[n] == ',';
+                    ck_assert_msg(constant_left_out || sn_arch_parse(sp, cut, b, NULL) != ES_OK || !sr_arch_equal(a, b),
+                                  "%s: %s", examples[i], cut);
                     free(cut);
                 }
                 char *more = malloc(strlen(text) + 2);
@@ -372,7 +373,8 @@ START_TEST(bad_architectures)
             {"nas-bench-201", "|conv~0|+|none~0|none~1|+|none~0|none~1|none~2|",
              "cells.cell.1.0 cannot be 'conv'; allowed: none, skip_connect"},
             {"ofa-mbv3", "333,444", "column 1 ends before"},
-            {"ofa-mbv3", "33333353555533335335,44444364366346433444,33343", "3 columns; expected 4, joined by commas"},
+            {"ofa-mbv3", "33333353555533335335,44444364366346433444", "2 columns; expected 4, joined by commas"},
+            {"ofa-mbv3", "33333353555533335335,44444364366346433444,33343,224,1", "more than 4 columns"},
             {"ofa-mbv3", "33333353555533335335,44444364366346433444,33343,192",
              "resolution cannot be '192'; allowed: 224"},
             {"ofa-mbv3", "333333535555333353351,44444364366346433444,33343,224",
@@ -388,6 +390,27 @@ START_TEST(bad_architectures)
             free(a);
             sn_space_destroy(&sp);
         }
+    }
+END_TEST
+
+/* Other separators, blanks around them, and no constant column at the end: the same architecture. */
+START_TEST(columns_are_read_kindly)
+    {
+        static const char *const same[] = {"33333353555533335335,44444364366346433444,33343,224",
+                                           "33333353555533335335, 44444364366346433444 ,33343 , 224",
+                                           "33333353555533335335:44444364366346433444:33343:224",
+                                           "33333353555533335335,44444364366346433444,33343"};
+        sn_space *sp = load("ofa-mbv3");
+        sr_arch *a = sr_arch_new(sn_space_choices(sp)), *b = sr_arch_new(sn_space_choices(sp));
+        ck_assert_ok(sn_arch_parse(sp, same[0], a, NULL));
+        for (int i = 1; i < 4; i++) {
+            es_error err = {0};
+            ck_assert_ok_err(sn_arch_parse(sp, same[i], b, &err), &err);
+            ck_assert(sr_arch_equal(a, b));
+        }
+        free(a);
+        free(b);
+        sn_space_destroy(&sp);
     }
 END_TEST
 
@@ -413,4 +436,4 @@ END_TEST
 
 ES_TEST_MAIN("space", no_example_is_forgotten, notations_round_trip, sizes_of_published_spaces, twin_sizes,
              twin_sizes_of_mbconv, explain_adds_up, fixed_space_is_one_architecture, activation_bytes_by_hand,
-             options_are_ordered, bad_input, bad_architectures, cost_csv)
+             options_are_ordered, bad_input, bad_architectures, columns_are_read_kindly, cost_csv)
