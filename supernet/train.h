@@ -6,7 +6,7 @@
  *     sn_version *v; sn_trainer_save(t, &v, err);                      // values, optimiser arrays, step: everything a resumed run needs for the same bits
  *     sn_evaluate(t, arch, SN_VALIDATION_SPLIT, limit, &eval, err);    // recalibrates batch norm for this architecture, then scores; leaves training state alone
  *
- * To add a training method: one file methods/<name>.c with an sn_method_ops (methods.h), one line in the table in train.c. A method decides which subnets run in a
+ * To add a training method: one file methods/<name>.c with an sn_method_ops (methods.h) and one line in SN_METHODS (searchfile.h). A method decides which subnets run in a
  * step, with which loss and gradient scaling; the trainer owns batches, gradients, clipping, the update and the schedule.
  *
  * State: everything random in a step (its batch, its augmentation, its subnets, its dropout) is a function of (seed, step), so weights, optimiser arrays and the
