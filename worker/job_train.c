@@ -1,14 +1,29 @@
 /* One slice of training, of the supernet or of a phase of module training: from a weights version at spec.step to a new version at spec.until_step, or earlier when
- * preempted or when there is nothing more to train. */
+ * preempted, when `slice_seconds` have passed (a slow machine saves as often as a fast one), or when there is nothing more to train. */
 #include "worker/job.h"
+
+#include "base/clock.h"
 
 #include <inttypes.h>
 
-static bool should_stop(void *ctx) { return wk_job_stopping(ctx) != WK_GO; }
+typedef struct slice {
+    wk_job *job;
+    int64_t end_ns; /* 0: no limit */
+    bool begun;     /* a slice is one step at least */
+} slice;
+
+static bool should_stop(void *ctx)
+{
+    slice *s = ctx;
+    bool begun = s->begun;
+    s->begun = true;
+    return wk_job_stopping(s->job) != WK_GO ||
+           (begun && s->end_ns && es_clock_mono_ns(es_clock_system()) >= s->end_ns);
+}
 
 static void on_progress(void *ctx, uint64_t step, uint64_t steps, double loss, double images_per_s)
 {
-    wk_job *j = ctx;
+    wk_job *j = ((slice *)ctx)->job;
     j->tell(j->ctx, step, steps, loss, images_per_s);
 }
 
@@ -26,7 +41,10 @@ es_status wk_run_train(wk_job *j, dm_job_result *r, es_error *err)
     }
     uint64_t steps = sn_train_steps(session->trainer),
              until = j->spec->until_step < steps ? j->spec->until_step : steps;
-    sn_hooks hooks = {.ctx = j, .stop = should_stop, .progress = on_progress};
+    double seconds = session->file->supernet.slice_seconds;
+    slice sl = {.job = j,
+                .end_ns = seconds > 0 ? es_clock_mono_ns(es_clock_system()) + (int64_t)(seconds * 1e9) : 0};
+    sn_hooks hooks = {.ctx = &sl, .stop = should_stop, .progress = on_progress};
     sn_report report = {0};
     wk_session_dirty(session);
     ES_GOTO(sn_trainer_run(session->trainer, until, &hooks, &report, err));

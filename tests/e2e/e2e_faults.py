@@ -97,4 +97,16 @@ def stopped_worker_hands_back(rig):
     check("no worker is connected" in rig.good("why", str(jobs[0]["id"])), "why says so")
 
 
-main(killed_worker_costs_one_slice, killed_coordinator_goes_on, stopped_worker_loses_its_lease, stopped_worker_hands_back)
+def long_slices_are_cut_by_time(rig):
+    with open(rig.search("timed", epochs=100, slice_steps=100000, evaluations=8)) as f:
+        text = f.read()
+    path = rig.write("timed.yaml", text.replace("slice_steps:", "slice_seconds: 0.1, slice_steps:"))
+    rig.coordinator()
+    rig.worker()
+    search = rig.submit(path)
+    rig.wait_done(search)
+    saved = [l for l in rig.ask("logs", search)["logs"] if l["outcome"] == "preempted"]
+    check(len(saved) >= 2, "a training of one long slice was saved in between: %d times" % len(saved))
+
+
+main(long_slices_are_cut_by_time, killed_worker_costs_one_slice, killed_coordinator_goes_on, stopped_worker_loses_its_lease, stopped_worker_hands_back)
