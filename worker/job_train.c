@@ -17,8 +17,7 @@ static bool should_stop(void *ctx)
     slice *s = ctx;
     bool begun = s->begun;
     s->begun = true;
-    return wk_job_stopping(s->job) != WK_GO ||
-           (begun && s->end_ns && es_clock_mono_ns(es_clock_system()) >= s->end_ns);
+    return wk_job_stopping(s->job) != WK_GO || (begun && s->end_ns && es_clock_mono_ns(es_clock_system()) >= s->end_ns);
 }
 
 static void on_progress(void *ctx, uint64_t step, uint64_t steps, double loss, double images_per_s)
@@ -42,8 +41,7 @@ es_status wk_run_train(wk_job *j, dm_job_result *r, es_error *err)
     uint64_t steps = sn_train_steps(session->trainer),
              until = j->spec->until_step < steps ? j->spec->until_step : steps;
     double seconds = session->file->supernet.slice_seconds;
-    slice sl = {.job = j,
-                .end_ns = seconds > 0 ? es_clock_mono_ns(es_clock_system()) + (int64_t)(seconds * 1e9) : 0};
+    slice sl = {.job = j, .end_ns = seconds > 0 ? es_clock_mono_ns(es_clock_system()) + (int64_t)(seconds * 1e9) : 0};
     sn_hooks hooks = {.ctx = &sl, .stop = should_stop, .progress = on_progress};
     sn_report report = {0};
     wk_session_dirty(session);
