@@ -24,7 +24,7 @@ es_note("C compiler" "${CMAKE_C_COMPILER_ID} ${CMAKE_C_COMPILER_VERSION}" "${CMA
 es_library(OPENBLAS openblas OpenBLAS "matrix products on the CPU")
 es_library(ZMQ libzmq ZeroMQ "coordinator, workers and clients talk")
 es_library(SQLITE sqlite3 SQLite "the queue and the weights are durable")
-es_library(SODIUM libsodium libsodium "content hashes, CURVE keys")
+es_library(SODIUM libsodium libsodium "content hashes, tokens")
 es_library(JANSSON jansson Jansson "reading JSON")
 es_library(YAML yaml-0.1 libyaml "search.yaml with line and column")
 es_library(PROTOBUFC libprotobuf-c protobuf-c "wire messages")
