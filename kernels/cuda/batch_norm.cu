@@ -32,6 +32,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_c
 {
     extern __shared__ float shared[];
     __shared__ double total[MOST_ITEMS];
+    kn_begin();
     kn_place p = kn_where<W>(k);
     float v[2][W] = {};
     if (p.active) {
@@ -74,6 +75,7 @@ static __device__ __forceinline__ void coefficients(const bn_args &a, int channe
 template <int ACT, int W, bool FAST>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) apply_kernel(kn_columns k, bn_args a)
 {
+    kn_begin();
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W], x[W];
     if (!p.active)
@@ -95,6 +97,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(
 {
     extern __shared__ float shared[];
     __shared__ double total[MOST_ITEMS];
+    kn_begin();
     kn_place p = kn_where<W>(k);
     float v[2][W] = {}, scale[W], mean[W], x[W], d[W];
     if (p.active) {
@@ -138,6 +141,7 @@ template <int ACT, int W, bool FAST>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     grad_apply_kernel(kn_columns k, bn_args a, const float *s1, const float *s2)
 {
+    kn_begin();
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W], x[W], d[W], c1[W], c0[W];
     if (!p.active)
@@ -199,15 +203,15 @@ static bn_args args_of(const kn_call *c, int first)
     return a;
 }
 
-#define BN_LAUNCH(kernel, act, width, fast, k, shared, stream, ...)                                               \
-    do {                                                                                                          \
-        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes)); \
-        if ((width) == KN_VEC && (fast))                                                                          \
-            KN_WITH_ACT(act, ACT, (kernel<ACT, KN_VEC, true><<<grid, block, shared, stream>>>(__VA_ARGS__)));     \
-        else if ((width) == KN_VEC)                                                                               \
-            KN_WITH_ACT(act, ACT, (kernel<ACT, KN_VEC, false><<<grid, block, shared, stream>>>(__VA_ARGS__)));    \
-        else                                                                                                      \
-            kernel<-1, 1, false><<<grid, block, shared, stream>>>(__VA_ARGS__);                                   \
+#define BN_LAUNCH(kernel, act, width, fast, k, shared, stream, ...)                                                   \
+    do {                                                                                                              \
+        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes));     \
+        if ((width) == KN_VEC && (fast))                                                                              \
+            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, true>, grid, block, shared, stream, __VA_ARGS__)));  \
+        else if ((width) == KN_VEC)                                                                                   \
+            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, false>, grid, block, shared, stream, __VA_ARGS__))); \
+        else                                                                                                          \
+            kn_launch(kernel<-1, 1, false>, grid, block, shared, stream, __VA_ARGS__);                                \
     } while (0)
 
 /* Partial sums, then two numbers per channel. */
@@ -238,9 +242,9 @@ extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
 
     s.a = (float *)c->out[1].p, s.b = (float *)c->out[2].p;
     if (width == KN_VEC)
-        stats_kernel<KN_VEC><<<grid, block, kn_columns_shared(k, 2, width), kn_stream(c)>>>(k, a, s);
+        kn_launch(stats_kernel<KN_VEC>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
     else
-        stats_kernel<1><<<grid, block, kn_columns_shared(k, 2, width), kn_stream(c)>>>(k, a, s);
+        kn_launch(stats_kernel<1>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
     a.mean = s.a;
     a.var = s.b;
     BN_LAUNCH(apply_kernel, a.act, width, a.out_type == KN_BF16, k, 0, kn_stream(c), k, a);

@@ -10,11 +10,12 @@ struct bias_args {
     unsigned *arrived;
 };
 
-template <int ACT, int W>
+template <int ACT, int W, bool FAST>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) bias_grad_kernel(kn_columns k, const bias_args b)
 {
     extern __shared__ float shared[];
     __shared__ double total[KN_COLUMN_GROUPS * KN_VEC];
+    kn_begin();
     kn_place p = kn_where<W>(k);
     float v[1][W] = {}, bias[W], a[W], d[W];
     if (p.active) {
@@ -28,7 +29,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) bias_grad_kernel(
             kn_loadw<W>(d, b.d, b.d_type, i);
 #pragma unroll
             for (int w = 0; w < W; w++) {
-                d[w] *= kn_act_of<ACT, false>(b.act, 1, a[w] + bias[w]);
+                d[w] *= kn_act_of<ACT, FAST>(b.act, 1, a[w] + bias[w]);
                 v[0][w] += d[w];
             }
             if (b.out)
@@ -59,7 +60,8 @@ extern "C" es_status kn_cuda_bias_act_grad(const kn_call *c, es_error *err)
     bias_args b = {};
     if (channels == 0)
         return ES_OK;
-    if (channels % KN_VEC == 0 && kn_aligned(d->p) && kn_aligned(a->p) && kn_aligned(c->out[0].p))
+    if (c->out[0].dtype == KN_BF16 && channels % KN_VEC == 0 && kn_aligned(d->p) && kn_aligned(a->p) &&
+        kn_aligned(c->out[0].p))
         width = KN_VEC;
     kn_columns k = kn_columns_make(kn_shape_count(&a->shape) / channels, channels, width, kn_cuda(c)->sms);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks), block((unsigned)(k.groups * k.lanes));
@@ -68,10 +70,16 @@ extern "C" es_status kn_cuda_bias_act_grad(const kn_call *c, es_error *err)
     b.out = c->out[0].p, b.out_type = c->out[0].dtype, b.sum = c->out[1].p, b.sum_type = c->out[1].dtype;
     b.act = c->a->act, b.add = c->accumulate >> 1 & 1;
     b.partial = (float *)c->scratch, b.arrived = kn_cuda(c)->arrived;
-    if (width == KN_VEC)
-        KN_WITH_ACT(b.act, ACT, (bias_grad_kernel<ACT, KN_VEC><<<grid, block, shared, kn_stream(c)>>>(k, b)));
+    const bool fast = b.out_type == KN_BF16;
+    if (width == KN_VEC && b.act == KN_ACT_SIGMOID)
+        kn_launch(bias_grad_kernel<KN_ACT_SIGMOID, KN_VEC, true>, grid, block, shared, kn_stream(c), k, b);
+    else if (width == KN_VEC)
+        KN_WITH_ACT(b.act, ACT,
+                    (kn_launch(bias_grad_kernel<ACT, KN_VEC, true>, grid, block, shared, kn_stream(c), k, b)));
+    else if (fast)
+        kn_launch(bias_grad_kernel<-1, 1, true>, grid, block, shared, kn_stream(c), k, b);
     else
-        bias_grad_kernel<-1, 1><<<grid, block, shared, kn_stream(c)>>>(k, b);
+        kn_launch(bias_grad_kernel<-1, 1, false>, grid, block, shared, kn_stream(c), k, b);
     KN_LAUNCHED("bias_act_grad");
     return ES_OK;
 }

@@ -77,6 +77,23 @@ es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
 /* Finds and caches the algorithm for this shape: called while a plan is made, so that no step ever searches. */
 es_status kn_cuda_gemm_prepare(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
 
+/* Launches a kernel that begins with kn_begin(): its blocks may be set up while the kernel before is still finishing. */
+template <typename... P, typename... A>
+static inline void kn_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A... a)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    cudaLaunchKernelEx(&config, kernel, P(a)...); /* KN_LAUNCHED sees its error */
+}
+
 /* table.c */
 #ifdef __cplusplus
 extern "C" {
@@ -88,6 +105,13 @@ extern const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT];
 
 /* ---- device side ---------------------------------------------------------------------------------------------------------------------- */
 #ifdef __CUDACC__
+
+/* First of all in a kernel of kn_launch: everything before in the stream is complete and visible; the next kernel may be set up. */
+static __device__ __forceinline__ void kn_begin(void)
+{
+    cudaGridDependencySynchronize();
+    cudaTriggerProgrammaticLaunchCompletion();
+}
 
 static __device__ __forceinline__ float kn_load(const void *p, int dtype, int64_t i)
 {

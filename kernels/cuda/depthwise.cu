@@ -94,16 +94,18 @@ static __global__ void __launch_bounds__(256) dx_kernel(const __grid_constant__ 
     int iy = (int)(rest % a.h);
     int64_t image = rest / a.h;
     float acc[V] = {};
+    /* Of stride 2 without dilation, only taps of the pixel's parity reach an output. */
+    const int step = S == 2 ? 2 : 1, ky0 = S == 2 ? (iy + a.pad) & 1 : 0, kx0 = S == 2 ? (ix + a.pad) & 1 : 0;
 #pragma unroll
-    for (int ky = 0; ky < k; ky++) {
-        int y = iy + a.pad - ky * dil, oy = y / s;
-        if (y < 0 || y % s != 0 || oy >= a.oh)
+    for (int ty = 0; ty < (K ? (K + step - 1) / step : k); ty++) {
+        const int ky = ky0 + ty * step, y = iy + a.pad - ky * dil, oy = y / s;
+        if (ky >= k || y < 0 || y % s != 0 || oy >= a.oh)
             continue;
 #pragma unroll
-        for (int kx = 0; kx < k; kx++) {
-            int x = ix + a.pad - kx * dil, ox = x / s;
+        for (int tx = 0; tx < (K ? (K + step - 1) / step : k); tx++) {
+            const int kx = kx0 + tx * step, x = ix + a.pad - kx * dil, ox = x / s;
             float d[V], w[V];
-            if (x < 0 || x % s != 0 || ox >= a.ow)
+            if (kx >= k || x < 0 || x % s != 0 || ox >= a.ow)
                 continue;
             load_weight<V>(w, a, ky, kx, channel);
             kn_loadw<V>(d, a.x, a.x_type, ((image * a.oh + oy) * a.ow + ox) * a.c + channel);

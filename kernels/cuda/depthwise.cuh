@@ -66,6 +66,17 @@ template <int V, bool BF> static __device__ __forceinline__ void load_some(float
             v[k] = kn_load(p, type, i + k);
     }
 }
+
+/* SPAN pairs of channels side by side in row iy, from column `first` on; zeros outside. */
+template <int SPAN>
+static __device__ __forceinline__ void load_row(uint32_t (&x)[SPAN], const __nv_bfloat16 *image, const dw_args &a,
+                                                int iy, int first)
+{
+    const __nv_bfloat16 *row = image + ((int64_t)iy * a.w_in + first) * a.c;
+#pragma unroll
+    for (int j = 0; j < SPAN; j++)
+        x[j] = iy < a.h && (unsigned)(first + j) < (unsigned)a.w_in ? *(const uint32_t *)(row + (int64_t)j * a.c) : 0;
+}
 #endif
 
 #endif

@@ -9,16 +9,6 @@
 
 #include "kernels/cuda/depthwise.cuh"
 
-template <int SPAN>
-static __device__ __forceinline__ void rows_load(uint32_t (&x)[SPAN], const __nv_bfloat16 *image, const dw_args &a,
-                                                 int iy, int first)
-{
-    const __nv_bfloat16 *row = image + ((int64_t)iy * a.w_in + first) * a.c;
-#pragma unroll
-    for (int j = 0; j < SPAN; j++)
-        x[j] = iy < a.h && (unsigned)(first + j) < (unsigned)a.w_in ? *(const uint32_t *)(row + (int64_t)j * a.c) : 0;
-}
-
 template <int T>
 static __device__ __forceinline__ void rows_store(float (&acc)[T][2], __nv_bfloat16 *image, const dw_args &a, int oy,
                                                   int x0)
@@ -41,6 +31,7 @@ template <int K, int T, bool FLIP>
 static __global__ void __launch_bounds__(128, 4) rows_kernel(const __grid_constant__ dw_args a, int images)
 {
     enum { P = K / 2, SPAN = T + K - 1 };
+    kn_begin();
     const int pairs = a.c / 2, tiles = (a.ow + T - 1) / T, group_images = images;
     int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (i >= (int64_t)((a.n + group_images - 1) / group_images) * tiles * pairs)
@@ -59,14 +50,14 @@ static __global__ void __launch_bounds__(128, 4) rows_kernel(const __grid_consta
         __nv_bfloat16 *out = (__nv_bfloat16 *)a.out + (int64_t)n * a.oh * a.ow * a.c + channel;
         float acc[K][T][2] = {}; /* output row oy is acc[oy % K] */
         uint32_t now[SPAN], next[SPAN];
-        rows_load<SPAN>(now, in, a, 0, first);
+        load_row<SPAN>(now, in, a, 0, first);
         for (int base = 0; base < a.h + P; base += K)
 #pragma unroll
             for (int u = 0; u < K; u++) {
                 const int iy = base + u;
                 if (iy >= a.h + P)
                     break;
-                rows_load<SPAN>(next, in, a, iy + 1, first);
+                load_row<SPAN>(next, in, a, iy + 1, first);
                 if (iy < a.h) {
 #pragma unroll
                     for (int j = 0; j < SPAN; j++) {
@@ -104,7 +95,8 @@ template <int K, int T, bool FLIP> static void rows_launch(const dw_args *a, int
     int64_t each = (int64_t)((a->ow + T - 1) / T) * (a->c / 2), full = (int64_t)sms * 512 * 2;
     int64_t images = each * a->n / full; /* two rounds of full multiprocessors */
     images = images < 1 ? 1 : images > 8 ? 8 : images;
-    rows_kernel<K, T, FLIP><<<(unsigned)kn_ceil(kn_ceil(a->n, images) * each, 128), 128, 0, stream>>>(*a, (int)images);
+    kn_launch(rows_kernel<K, T, FLIP>, dim3((unsigned)kn_ceil(kn_ceil(a->n, images) * each, 128)), dim3(128), 0, stream,
+              *a, (int)images);
 }
 
 template <bool FLIP> static void rows(const dw_args *a, int sms, cudaStream_t stream)

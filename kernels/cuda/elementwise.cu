@@ -66,6 +66,7 @@ template <int OP, bool FAST> static __device__ __forceinline__ float apply(const
 template <int OP, int N, int W, bool FAST>
 static __global__ void __launch_bounds__(256) ew_kernel(const __grid_constant__ ew_args a)
 {
+    kn_begin();
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < a.vectors;
          i += (int64_t)gridDim.x * blockDim.x) {
         int64_t at[N], out = 0, rest = i;
@@ -153,11 +154,11 @@ template <int OP, int N> static void launch(const kn_call *c, ew_args *a, int wi
     int blocks = kn_blocks(a->vectors, 256, (int64_t)kn_cuda(c)->sms * 16);
     bool fast = a->out.dtype == KN_BF16;
     if (width == 8 && fast)
-        ew_kernel<OP, N, 8, true><<<blocks, 256, 0, kn_stream(c)>>>(*a);
+        kn_launch(ew_kernel<OP, N, 8, true>, blocks, 256, 0, kn_stream(c), *a);
     else if (width == 8)
-        ew_kernel<OP, N, 8, false><<<blocks, 256, 0, kn_stream(c)>>>(*a);
+        kn_launch(ew_kernel<OP, N, 8, false>, blocks, 256, 0, kn_stream(c), *a);
     else
-        ew_kernel<OP, N, 1, false><<<blocks, 256, 0, kn_stream(c)>>>(*a);
+        kn_launch(ew_kernel<OP, N, 1, false>, blocks, 256, 0, kn_stream(c), *a);
 }
 
 /* Runs OP over out's shape (or `shape` when the output is a strided slice). */
