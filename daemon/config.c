@@ -9,8 +9,8 @@ void dm_config_default(dm_config *c)
 {
     *c = (dm_config){.controls = 1, .log = ES_LOG_INFO, .coord = dm_options_default()};
     snprintf(c->dir, sizeof c->dir, "/var/lib/espalier");
-    snprintf(c->control[0], sizeof c->control[0], "tcp://*:5700");
-    snprintf(c->data, sizeof c->data, "tcp://*:5701");
+    snprintf(c->control[0], sizeof c->control[0], "tcp://127.0.0.1:5700"); /* nothing is authenticated yet */
+    snprintf(c->data, sizeof c->data, "tcp://127.0.0.1:5701");
     snprintf(c->status, sizeof c->status, "tcp://127.0.0.1:5702");
     snprintf(c->http, sizeof c->http, "127.0.0.1:5703");
     c->coord.lease_ms = 15000;
@@ -106,6 +106,11 @@ static es_status config_endpoint(const char *name, const char *text, es_error *e
                    "\"%s\" is no endpoint: allowed are tcp://ADDRESS:PORT (ADDRESS may be *) and ipc://PATH", text);
 }
 
+static bool only_here(const char *endpoint)
+{
+    return strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://127.", 10) == 0;
+}
+
 es_status dm_config_check(const dm_config *c, es_error *err)
 {
     if (!c->dir[0])
@@ -113,6 +118,12 @@ es_status dm_config_check(const dm_config *c, es_error *err)
     for (int i = 0; i < c->controls; i++)
         ES_RETURN(config_endpoint("control", c->control[i], err));
     ES_RETURN(config_endpoint("data", c->data, err));
+    for (int i = 0; i < c->controls; i++)
+        if (!only_here(c->control[i]) && only_here(c->data))
+            return es_fail(err, ES_INVALID, "data",
+                           "\"%s\" is reached from this host only, control \"%s\" from others: workers there could not "
+                           "fetch weights; set data too, for example tcp://*:5701",
+                           c->data, c->control[i]);
     if (c->status[0])
         ES_RETURN(config_endpoint("status", c->status, err));
     if (c->coord.heartbeat_ms * 2 > c->coord.lease_ms)
