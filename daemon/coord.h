@@ -15,6 +15,7 @@
 #define DM_COORD_H
 
 #include "base/clock.h"
+#include "base/str.h"
 #include "daemon/store.h"
 
 enum { DM_TURN_MESSAGES = 256, DM_ADDR_MAX = 32 };
@@ -59,6 +60,8 @@ void dm_coord_deliver(dm_coord *c, const dm_addr *from, const void *bytes, size_
 int dm_coord_turn(dm_coord *c);
 /* The state of the last turn: ES_OK, or why nothing can be acknowledged now (disk full ...). */
 es_status dm_coord_health(const dm_coord *c, es_error *err);
+/* Appends the coordinator's numbers in Prometheus' text format. */
+es_status dm_coord_metrics(dm_coord *c, es_str *out, es_error *err) ES_MUST_CHECK;
 bool dm_coord_shutdown_asked(const dm_coord *c);
 dm_store *dm_coord_store(dm_coord *c); /* for tests and the simulator: reading between turns */
 /* Limits that may change while running (configuration reload). */

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "daemon/data_thread.h"
+#include "daemon/http.h"
 #include "daemon/weights.h"
 #include "daemon/wire_codec.h"
 
@@ -23,6 +24,8 @@ struct dm_server {
     dm_data *data;
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
     dm_coord *coord;
+    dm_http *http;
+    int64_t metrics_at_ms;
     char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
     char state_path[400], weights_path[400];
 };
@@ -134,12 +137,16 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
         status = dm_weights_open(s->weights_path, &s->weights, err);
     if (status != ES_OK)
         goto fail;
+    if (s->config.http[0])
+        status = dm_http_start(s->config.http, &s->http, err);
+    if (status != ES_OK)
+        goto fail;
     dm_options o = s->config.coord;
     o.state_path = s->state_path;
     o.data_endpoint = dm_data_endpoint(s->data);
     o.endpoints[0] = s->bound[0];
     o.endpoints[1] = s->status;
-    o.endpoints[2] = s->config.http;
+    o.endpoints[2] = s->http ? dm_http_address(s->http) : NULL;
     dm_env env = {.ctx = s,
                   .clock = es_clock_system(),
                   .seed = (uint64_t)es_clock_wall_ms(es_clock_system()),
@@ -151,8 +158,8 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
     status = dm_coord_open(&o, &env, &s->coord, err);
     if (status != ES_OK)
         goto fail;
-    snprintf(s->ready, sizeof s->ready, "ready control=%s data=%s status=%s dir=%s", s->bound[0],
-             dm_data_endpoint(s->data), s->status, s->config.dir);
+    snprintf(s->ready, sizeof s->ready, "ready control=%s data=%s status=%s http=%s dir=%s", s->bound[0],
+             dm_data_endpoint(s->data), s->status, s->http ? dm_http_address(s->http) : "", s->config.dir);
     return ES_OK;
 fail:
     dm_server_close(out);
@@ -162,6 +169,21 @@ fail:
 const char *dm_server_ready(const dm_server *s) { return s->ready; }
 
 /* ---- running */
+
+/* Once a second what /metrics and /healthz say. */
+static void server_metrics(dm_server *s)
+{
+    int64_t now = es_clock_mono_ms(es_clock_system());
+    if (!s->http || now < s->metrics_at_ms)
+        return;
+    es_str text = ES_STR_INIT;
+    es_error err = {0};
+    char line[700] = "";
+    bool sick = dm_coord_health(s->coord, &err) != ES_OK || dm_coord_metrics(s->coord, &text, &err) != ES_OK;
+    dm_http_update(s->http, text.p, sick ? es_error_line(&err, line, sizeof line) : NULL);
+    es_str_free(&text);
+    s->metrics_at_ms = now + 1000;
+}
 
 /* Takes what is there, at most one turn's worth. */
 static void server_receive(dm_server *s)
@@ -193,6 +215,7 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
 {
     for (;;) {
         int wait = dm_coord_turn(s->coord);
+        server_metrics(s);
         if (dm_coord_shutdown_asked(s->coord)) {
             es_log(ES_LOG_INFO, "ends: asked by an operator");
             return ES_OK;
@@ -213,6 +236,7 @@ void dm_server_close(dm_server **ps)
     dm_server *s = *ps;
     if (!s)
         return;
+    dm_http_stop(&s->http);
     dm_coord_close(&s->coord);
     dm_data_stop(&s->data);
     dm_weights_close(&s->weights);

@@ -15,7 +15,8 @@
 
 typedef struct dm_server dm_server;
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err) ES_MUST_CHECK;
-const char *dm_server_ready(const dm_server *s); /* "ready control=tcp://... data=... status=..." with the real ports */
+const char *dm_server_ready(
+    const dm_server *s); /* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports */
 /* signal_fd: a signalfd of the signals that end the process. */
 es_status dm_server_run(dm_server *s, int signal_fd, es_error *err) ES_MUST_CHECK;
 void dm_server_close(dm_server **s);

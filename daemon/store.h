@@ -69,6 +69,9 @@ es_status dm_search_unswept(dm_store *st, int64_t *id, es_error *err) ES_MUST_CH
 es_status dm_search_counts(dm_store *st, int64_t counts[6],
                            es_error *err) ES_MUST_CHECK; /* searches by dm_search_state */
 
+es_status dm_job_counts(dm_store *st, int64_t counts[7],
+                        es_error *err) ES_MUST_CHECK; /* jobs of all searches, by dm_job_state */
+
 /* ---- jobs -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct dm_job_row {

@@ -193,3 +193,19 @@ es_status dm_search_counts(dm_store *st, int64_t counts[6], es_error *err)
     dm_stmt_end(q);
     return s == ES_NOT_FOUND ? ES_OK : s;
 }
+
+es_status dm_job_counts(dm_store *st, int64_t counts[7], es_error *err)
+{
+    dm_stmt *q;
+    memset(counts, 0, 7 * sizeof *counts);
+    ES_RETURN(dm_store_flush_counts(st, err));
+    ES_RETURN(dm_db_query(
+        st->db, &q,
+        "SELECT sum(n_waiting), sum(n_ready), sum(n_running), sum(n_done), sum(n_failed), sum(n_cancelled) FROM search",
+        err, ""));
+    es_status s = dm_stmt_row(q, err);
+    for (int i = 1; s == ES_OK && i < DM_JOB_STATES; i++)
+        counts[i] = dm_stmt_i64(q, i - 1);
+    dm_stmt_end(q);
+    return s;
+}

@@ -21,6 +21,7 @@ says() {
 ipc() { args=(--dir "$tmp/$1" --control "ipc://$tmp/$1.c" --data "ipc://$tmp/$1.w" --status "" --http ""); }
 
 ipc one
+args[-1]=127.0.0.1:0
 "$d" "${args[@]}" >"$tmp/out" 2>"$tmp/err" &
 pids+=($!)
 for _ in $(seq 100); do
@@ -28,6 +29,23 @@ for _ in $(seq 100); do
     read -rt 0.1 <> <(:)
 done
 grep -q "^ready control=ipc://" "$tmp/out" || { echo "not ready: $(cat "$tmp/out" "$tmp/err")"; fails=$((fails + 1)); }
+
+# get PATH TEXT
+get() {
+    python3 - "$(sed -n 's/.*http=\([^ ]*\) .*/\1/p' "$tmp/out")" "$1" "$2" <<'PY' || fails=$((fails + 1))
+import sys, urllib.error, urllib.request
+try:
+    said = urllib.request.urlopen(f"http://{sys.argv[1]}{sys.argv[2]}", timeout=10).read().decode()
+except urllib.error.HTTPError as e:
+    said = f"{e.code} {e.read().decode()}"
+if sys.argv[3] not in said:
+    sys.exit(f"FAILED: {sys.argv[2]} says {said!r}, wanted {sys.argv[3]!r}")
+PY
+}
+get /metrics 'espalier_jobs{state="ready"} 0'
+get /metrics 'espalier_workers{state="idle"} 0'
+get /healthz ok
+get /secret 404
 
 says 1 "another espalierd (process ${pids[0]}) owns this folder" "$d" --dir "$tmp/one" --control "ipc://$tmp/x.c" --data "ipc://$tmp/x.w" --status "" --http ""
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -42,6 +60,7 @@ for _ in $(seq 100); do
 done
 says 1 "tcp://127.0.0.1:$port: the address is in use" "$d" --dir "$tmp/two" --control "tcp://127.0.0.1:$port" --data "ipc://$tmp/2.w" --status "" --http ""
 says 1 "/proc/nowhere" "$d" --dir /proc/nowhere --control "ipc://$tmp/3.c" --data "ipc://$tmp/3.w" --status "" --http ""
+says 2 "is no address: allowed is IPV4:PORT" "$d" --dir "$tmp/6" --control "ipc://$tmp/6.c" --data "ipc://$tmp/6.w" --status "" --http nonsense
 says 2 "is no endpoint: allowed are tcp://ADDRESS:PORT" "$d" --control bogus
 says 2 "is not understood" "$d" --bogus
 echo "lease: 5" >"$tmp/bad.yaml"

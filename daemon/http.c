@@ -1,0 +1,120 @@
+#include "daemon/http.h"
+
+#include <arpa/inet.h>
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/str.h"
+
+struct dm_http {
+    struct MHD_Daemon *daemon;
+    pthread_mutex_t lock;
+    char *metrics, *sick; /* NULL: well */
+    char address[64];
+};
+
+static enum MHD_Result http_reply(struct MHD_Connection *con, unsigned code, const char *type, const char *text)
+{
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+    if (!r)
+        return MHD_NO;
+    MHD_add_response_header(r, "Content-Type", type);
+    enum MHD_Result ok = MHD_queue_response(con, code, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
+static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const char *url, const char *method,
+                                    const char *version, const char *upload, size_t *upload_n, void **state)
+{
+    dm_http *h = ctx;
+    (void)version;
+    (void)upload;
+    (void)upload_n;
+    (void)state;
+    if (strcmp(method, "GET") != 0)
+        return http_reply(con, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET\n");
+    bool metrics = strcmp(url, "/metrics") == 0;
+    if (!metrics && strcmp(url, "/healthz") != 0)
+        return http_reply(con, MHD_HTTP_NOT_FOUND, "text/plain", "/metrics and /healthz are served here\n");
+    pthread_mutex_lock(&h->lock);
+    char *text = es_xstrdup(metrics ? h->metrics ? h->metrics : "" : h->sick ? h->sick : "ok\n");
+    bool sick = !metrics && h->sick;
+    pthread_mutex_unlock(&h->lock);
+    enum MHD_Result ok = http_reply(con, sick ? MHD_HTTP_SERVICE_UNAVAILABLE : MHD_HTTP_OK,
+                                    metrics ? "text/plain; version=0.0.4" : "text/plain", text);
+    free(text);
+    return ok;
+}
+
+static es_status http_parse(const char *address, struct sockaddr_in *out, es_error *err)
+{
+    char host[64];
+    int64_t port;
+    const char *colon = strrchr(address, ':');
+    memset(out, 0, sizeof *out);
+    out->sin_family = AF_INET;
+    snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - address) : 0, address);
+    if (!colon || !es_str_to_i64(colon + 1, false, &port) || port < 0 || port > 65535 ||
+        inet_pton(AF_INET, host, &out->sin_addr) != 1)
+        return es_fail(err, ES_INVALID, "http",
+                       "\"%s\" is no address: allowed is IPV4:PORT, as 127.0.0.1:5703, or empty for none", address);
+    out->sin_port = htons((uint16_t)port);
+    return ES_OK;
+}
+
+es_status dm_http_start(const char *address, dm_http **out, es_error *err)
+{
+    struct sockaddr_in at;
+    *out = NULL;
+    ES_RETURN(http_parse(address, &at, err));
+    dm_http *h = es_xcalloc(1, sizeof *h);
+    pthread_mutex_init(&h->lock, NULL);
+    h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, http_request, h, MHD_OPTION_SOCK_ADDR,
+                                 &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
+                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_END);
+    if (!h->daemon) {
+        dm_http_stop(&h);
+        return es_fail(err, ES_BUSY, address,
+                       "cannot listen there for HTTP: the address is in use or not this machine's");
+    }
+    const union MHD_DaemonInfo *port = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    char host[INET_ADDRSTRLEN] = "";
+    inet_ntop(AF_INET, &at.sin_addr, host, sizeof host);
+    snprintf(h->address, sizeof h->address, "%s:%u", host, port ? (unsigned)port->port : ntohs(at.sin_port));
+    *out = h;
+    return ES_OK;
+}
+
+const char *dm_http_address(const dm_http *h) { return h->address; }
+
+void dm_http_update(dm_http *h, const char *metrics, const char *sick)
+{
+    char *m = es_xstrdup(metrics), *s = sick ? es_xstrdup(sick) : NULL;
+    pthread_mutex_lock(&h->lock);
+    char *old_m = h->metrics, *old_s = h->sick;
+    h->metrics = m;
+    h->sick = s;
+    pthread_mutex_unlock(&h->lock);
+    free(old_m);
+    free(old_s);
+}
+
+void dm_http_stop(dm_http **ph)
+{
+    dm_http *h = *ph;
+    if (!h)
+        return;
+    if (h->daemon)
+        MHD_stop_daemon(h->daemon);
+    pthread_mutex_destroy(&h->lock);
+    free(h->metrics);
+    free(h->sick);
+    free(h);
+    *ph = NULL;
+}
