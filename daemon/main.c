@@ -14,9 +14,12 @@
 #include "daemon/server.h"
 
 static const char usage[] =
-    "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--log LEVEL]\n"
+    "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--http "
+    "ADDRESS] [--log LEVEL]\n"
+    "       espalierd [-c FILE] [--dir DIR] --check\n"
     "\n"
     "The coordinator: keeps searches and jobs in DIR, gives jobs to workers. Options win over FILE (espalierd.yaml).\n"
+    "--check reads the databases in DIR from end to end and says whether they are whole.\n"
     "Prints one line beginning with \"ready\" when it listens. SIGTERM ends it; nothing is lost however it ends.\n";
 
 static int option(dm_config *c, int opt, const char *value)
@@ -34,11 +37,12 @@ static int option(dm_config *c, int opt, const char *value)
     return to && snprintf(to, DM_CONFIG_TEXT, "%s", value) < DM_CONFIG_TEXT ? 0 : -1;
 }
 
-static es_status configure(int argc, char **argv, dm_config *c, es_error *err)
+static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_error *err)
 {
     static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},    {"control", 1, NULL, 'k'},
                                           {"data", 1, NULL, 'w'},   {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},
-                                          {"log", 1, NULL, 'l'},    {"help", 0, NULL, 'H'},   {NULL, 0, NULL, 0}};
+                                          {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'},  {"help", 0, NULL, 'H'},
+                                          {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
@@ -49,8 +53,11 @@ static es_status configure(int argc, char **argv, dm_config *c, es_error *err)
             exit(EXIT_SUCCESS);
         }
     optind = 1;
+    *check = false;
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
-        if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))
+        if (opt == 'C')
+            *check = true;
+        else if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))
             return es_fail(err, ES_INVALID, opt == '?' ? "command line" : optarg, "is not understood\n%s", usage);
     }
     if (optind < argc)
@@ -71,9 +78,16 @@ int main(int argc, char **argv)
     dm_server *server = NULL;
     es_error err = {0};
     sigset_t ends;
-    if (configure(argc, argv, &config, &err) != ES_OK)
+    bool check;
+    if (configure(argc, argv, &config, &check, &err) != ES_OK)
         return complain(&err);
     es_log_init("espalierd", config.log);
+    if (check) {
+        if (dm_server_check(&config, &err) != ES_OK)
+            return complain(&err);
+        printf("%s: the databases are whole\n", config.dir);
+        return 0;
+    }
     signal(SIGPIPE, SIG_IGN);
     /* Blocked before any thread starts, so that signals come only through the descriptor. */
     sigemptyset(&ends);

@@ -1,4 +1,5 @@
 #include "daemon/server.h"
+#include "daemon/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -111,6 +112,32 @@ static es_status server_sockets(dm_server *s, es_error *err)
     zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
     zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
     return dm_bind(s->pub, s->config.status, s->status, err);
+}
+
+es_status dm_server_check(const dm_config *config, es_error *err)
+{
+    dm_server s = {.config = *config, .lock = -1};
+    dm_store *store = NULL;
+    dm_weights *weights = NULL;
+    char state[600], path[600];
+    snprintf(state, sizeof state, "%s/state.db", config->dir);
+    snprintf(path, sizeof path, "%s/weights.db", config->dir);
+    if (!es_file_exists(state))
+        return es_fail(err, ES_NOT_FOUND, state, "there is no database to check");
+    es_status status = server_lock(&s, err);
+    if (status == ES_OK)
+        status = dm_store_open(state, NULL, &store, err);
+    if (status == ES_OK)
+        status = dm_store_check(store, err);
+    if (status == ES_OK && es_file_exists(path))
+        status = dm_weights_open(path, &weights, err);
+    if (status == ES_OK && weights)
+        status = dm_weights_check(weights, err);
+    dm_store_close(&store);
+    dm_weights_close(&weights);
+    if (s.lock >= 0)
+        close(s.lock);
+    return status;
 }
 
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)

@@ -14,6 +14,8 @@
 #include "daemon/config.h"
 
 typedef struct dm_server dm_server;
+/* Reads both databases of config->dir from end to end, which a start does only for small ones. ES_NOT_FOUND: nothing there; ES_CORRUPT: damaged. */
+es_status dm_server_check(const dm_config *config, es_error *err) ES_MUST_CHECK;
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err) ES_MUST_CHECK;
 const char *dm_server_ready(
     const dm_server *s); /* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports */

@@ -23,6 +23,7 @@ bool dm_store_in_transaction(const dm_store *st);
 es_status dm_store_savepoint(dm_store *st, es_error *err) ES_MUST_CHECK;
 es_status dm_store_release(dm_store *st, es_error *err) ES_MUST_CHECK;
 void dm_store_undo(dm_store *st);
+es_status dm_store_check(dm_store *st, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
 es_status dm_store_backup(dm_store *st, const char *path, es_error *err) ES_MUST_CHECK;
 /* Told of every change of a job's state, inside the transaction: for the simulator and for tests. */
 void dm_store_on_move(dm_store *st, void (*fn)(void *ctx, int64_t job, int from, int to), void *ctx);

@@ -34,6 +34,7 @@ bool dm_weights_has(dm_weights *w, const char *hex);
 es_status dm_weights_drop(dm_weights *w, const char *hex, es_error *err) ES_MUST_CHECK; /* unknown: nothing happens */
 /* Chunks no version refers to, older than `before_ms`: an upload that was never finished. At most a few hundred at once. */
 es_status dm_weights_collect(dm_weights *w, int64_t before_ms, int64_t *collected, es_error *err) ES_MUST_CHECK;
+es_status dm_weights_check(dm_weights *w, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
 es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) ES_MUST_CHECK;
 
 #endif

@@ -72,9 +72,13 @@ head -c 20000 /dev/urandom >"$tmp/five/state.db"
 ipc five
 says 1 "restore the last backup" "$d" "${args[@]}"
 
+says 1 "process ${pids[0]}) owns this folder" "$d" --dir "$tmp/one" --check
 kill -TERM "${pids[0]}"
 wait "${pids[0]}"
 rc=$?
+says 0 "the databases are whole" "$d" --dir "$tmp/one" --check
+says 1 "there is no database to check" "$d" --dir "$tmp/none" --check
+says 1 "restore the last backup" "$d" --dir "$tmp/five" --check
 [ $rc = 0 ] || { echo "FAILED: SIGTERM: status $rc"; fails=$((fails + 1)); }
 [ $fails = 0 ] && echo "all messages are as they should be"
 exit $((fails > 0))
