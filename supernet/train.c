@@ -146,7 +146,10 @@ size_t sn_trainer_memory_bytes(const sn_trainer *t)
 es_status sn_trainer_plan(sn_trainer *t, es_error *err)
 {
     ES_RETURN(kn_graph_status(t->graph, err));
-    ES_RETURN(kn_plan_make(t->dev, t->graph, &(kn_plan_options){.precision = KN_PRECISION_F32}, &t->plan, err));
+    /* Processors compute in fp32; on a GPU activations and products are bf16, weights and statistics stay fp32. */
+    const bool gpu = kn_device_backend(t->dev) == KN_BACKEND_CUDA;
+    const kn_plan_options options = {.precision = gpu ? KN_PRECISION_BF16 : KN_PRECISION_F32};
+    ES_RETURN(kn_plan_make(t->dev, t->graph, &options, &t->plan, err));
     size_t need = kn_plan_workspace_bytes(t->plan);
     if (need <= t->workspace_bytes)
         return ES_OK;

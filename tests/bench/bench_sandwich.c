@@ -1,6 +1,8 @@
-/* The sandwich training step on the benchmark spaces, beside which the same step in PyTorch is measured (compare_cpu.sh).
+/* The sandwich training step on the benchmark spaces, beside which the same step in PyTorch is measured (compare_cpu.sh, compare_gpu.sh).
  *
  *     build/tests/bench/bench_sandwich --workload fashion --batch 256 --steps 5 --device cpu
+ *
+ *     build/tests/bench/bench_sandwich --workload mbconv224 --single max --batch 128 --device cuda:0 --precision bf16
  *
  * One step: the largest, the smallest and two random subnets, each a whole forward and backward pass over one batch, gradients summed; the largest learns from
  * labels and gives soft targets to the others; then one update by SGD with momentum. Building the graph, differentiating, planning: all inside the
@@ -45,6 +47,20 @@ typedef struct space {
     stage stages[STAGES];
 } space;
 
+/* The stages of AttentiveNAS: width, depth, kernel, expand, stride, squeeze-excite. */
+#define MBCONV_STAGES                                                                              \
+    {                                                                                              \
+        {{2, {16, 24}}, {2, {1, 2}}, {2, {3, 5}}, {1, {1}}, 1, false},                             \
+            {{2, {24, 32}}, {3, {3, 4, 5}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, false},                \
+            {{2, {32, 40}}, {4, {3, 4, 5, 6}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, true},              \
+            {{2, {64, 72}}, {4, {3, 4, 5, 6}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, false},             \
+            {{3, {112, 120, 128}}, {6, {3, 4, 5, 6, 7, 8}}, {2, {3, 5}}, {3, {4, 5, 6}}, 1, true}, \
+            {{4, {192, 200, 208, 216}}, {6, {3, 4, 5, 6, 7, 8}}, {2, {3, 5}}, {1, {6}}, 2, true},  \
+        {                                                                                          \
+            {2, {216, 224}}, {2, {1, 2}}, {2, {3, 5}}, {1, {6}}, 1, true                           \
+        }                                                                                          \
+    }
+
 static const space spaces[] = {
     {"fashion",
      28,
@@ -56,21 +72,8 @@ static const space spaces[] = {
      2,
      {{{2, {16, 24}}, {3, {1, 2, 3}}, {2, {3, 5}}, {3, {3, 4, 6}}, 2, false},
       {{2, {32, 40}}, {3, {1, 2, 3}}, {2, {3, 5}}, {3, {3, 4, 6}}, 2, false}}},
-    {"mbconv32",
-     32,
-     3,
-     10,
-     1,
-     {2, {16, 24}},
-     {2, {1792, 1984}},
-     7,
-     {{{2, {16, 24}}, {2, {1, 2}}, {2, {3, 5}}, {1, {1}}, 1, false},
-      {{2, {24, 32}}, {3, {3, 4, 5}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, false},
-      {{2, {32, 40}}, {4, {3, 4, 5, 6}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, true},
-      {{2, {64, 72}}, {4, {3, 4, 5, 6}}, {2, {3, 5}}, {3, {4, 5, 6}}, 2, false},
-      {{3, {112, 120, 128}}, {6, {3, 4, 5, 6, 7, 8}}, {2, {3, 5}}, {3, {4, 5, 6}}, 1, true},
-      {{4, {192, 200, 208, 216}}, {6, {3, 4, 5, 6, 7, 8}}, {2, {3, 5}}, {1, {6}}, 2, true},
-      {{2, {216, 224}}, {2, {1, 2}}, {2, {3, 5}}, {1, {6}}, 1, true}}},
+    {"mbconv32", 32, 3, 10, 1, {2, {16, 24}}, {2, {1792, 1984}}, 7, MBCONV_STAGES},
+    {"mbconv224", 224, 3, 1000, 2, {2, {16, 24}}, {2, {1792, 1984}}, 7, MBCONV_STAGES},
 };
 
 /* --- the supernet's parameters --- */
@@ -298,6 +301,7 @@ typedef struct bench {
     size_t peak;
     double build_s;
     kn_plan_options options;
+    int single; /* LARGEST or SMALLEST alone instead of a sandwich; -1: a sandwich */
 } bench;
 
 static double now_s(void)
@@ -349,8 +353,8 @@ static void step(bench *b, uint64_t n)
     static const mode modes[] = {LARGEST, SMALLEST, RANDOM, RANDOM};
     es_error e;
     es_rng r = es_rng_make(1, ES_USE_SAMPLE_SUBNET, n);
-    for (int i = 0; i < 4; i++) {
-        architecture a = sample(b->net->s, modes[i], &r);
+    for (int i = 0; i < (b->single < 0 ? 4 : 1); i++) {
+        architecture a = sample(b->net->s, b->single < 0 ? modes[i] : (mode)b->single, &r);
         pass(b, &a, i == 0, n);
     }
     check(kn_optim_update(b->optim, 0.01f, &e), &e);
@@ -414,7 +418,7 @@ static bool number(const char *text, int *to)
 int main(int argc, char **argv)
 {
     const char *workload = "fashion", *device = "cpu";
-    int batch = 256, steps = 5, warmup = 2;
+    int batch = 256, steps = 5, warmup = 2, single = -1;
     kn_plan_options options = {.precision = KN_PRECISION_F32};
     for (int i = 1; i < argc; i += 2) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
@@ -427,6 +431,10 @@ int main(int argc, char **argv)
             options.precision = KN_PRECISION_BF16;
         else if (strcmp(argv[i], "--precision") == 0)
             ok = strcmp(v, "fp32") == 0;
+        else if (strcmp(argv[i], "--single") == 0 && strcmp(v, "max") == 0)
+            single = LARGEST;
+        else if (strcmp(argv[i], "--single") == 0)
+            single = SMALLEST, ok = strcmp(v, "min") == 0;
         else if (strcmp(argv[i], "--batch") == 0)
             ok = number(v, &batch);
         else if (strcmp(argv[i], "--steps") == 0)
@@ -436,13 +444,15 @@ int main(int argc, char **argv)
         if (!ok)
             return fprintf(stderr, "bench_sandwich: %s %s is no option\n", argv[i], v), 2;
     }
-    bench b = {.batch = batch, .options = options};
+    bench b = {.batch = batch, .options = options, .single = single};
     es_error e;
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++)
         if (strcmp(spaces[i].name, workload) == 0)
             b.net = supernet_new(&spaces[i]);
     if (b.net == NULL || batch < 1 || steps < 1 || steps > 1000)
-        return fprintf(stderr, "bench_sandwich: workload fashion or mbconv32, batch at least 1, 1 to 1000 steps\n"), 2;
+        return fprintf(stderr,
+                       "bench_sandwich: workload fashion, mbconv32 or mbconv224, batch at least 1, 1 to 1000 steps\n"),
+               2;
     bench_open(&b, device);
     double t[1000];
     for (int i = 0; i < warmup; i++)
@@ -457,12 +467,16 @@ int main(int argc, char **argv)
     const double cpu = (cpu_s() - cpu_start) / steps;
     check(kn_device_download(b.dev, &b.loss, b.loss_device, sizeof b.loss, &e), &e);
     qsort(t, (size_t)steps, sizeof *t, by_size);
-    printf("{\"workload\": \"%s\", \"mode\": \"train\", \"dtype\": \"%s\", \"batch\": %d, \"median_s\": %.5f, "
+    printf("{\"workload\": \"%s\", \"mode\": \"%s\", \"dtype\": \"%s\", \"batch\": %d, \"median_s\": %.5f, "
            "\"min_s\": %.5f, \"max_s\": %.5f, \"cpu_s\": %.5f, "
            "\"samples_per_s\": %.2f, \"build_s_per_subnet\": %.6f, \"workspace_MiB\": %.1f, \"loss\": %.5f, "
            "\"device\": \"%s\"}\n",
-           workload, options.precision == KN_PRECISION_BF16 ? "bf16" : "fp32", batch, t[steps / 2], t[0], t[steps - 1],
-           cpu, batch / t[steps / 2], b.build_s / (4.0 * steps), (double)b.peak / (1 << 20), (double)b.loss,
-           kn_device_model(b.dev));
+           workload,
+           single < 0          ? "train"
+           : single == LARGEST ? "largest"
+                               : "smallest",
+           options.precision == KN_PRECISION_BF16 ? "bf16" : "fp32", batch, t[steps / 2], t[0], t[steps - 1], cpu,
+           batch / t[steps / 2], b.build_s / ((single < 0 ? 4.0 : 1.0) * steps), (double)b.peak / (1 << 20),
+           (double)b.loss, kn_device_model(b.dev));
     return 0;
 }

@@ -188,6 +188,7 @@ typedef struct run {
     kn_optim *o;
     float *images, *loss, *correct;
     int32_t *labels;
+    kn_plan_options options;
 } run;
 
 static void step_subnet(run *r, const net *n, const subnet *s, int step, int which, float *loss)
@@ -195,7 +196,7 @@ static void step_subnet(run *r, const net *n, const subnet *s, int step, int whi
     es_error err = {0};
     kn_graph_reset(r->g);
     build(r->g, n, s);
-    ck_assert_ok_err(kn_plan_make(r->dev, r->g, &(kn_plan_options){0}, &r->plan, &err), &err);
+    ck_assert_ok_err(kn_plan_make(r->dev, r->g, &r->options, &r->plan, &err), &err);
     ck_assert_ok_err(kn_workspace_reserve(r->ws, kn_plan_workspace_bytes(r->plan), &err), &err);
     kn_binding b = {.in = {r->images, r->labels},
                     .out = {r->loss, r->correct},
@@ -208,14 +209,14 @@ static void step_subnet(run *r, const net *n, const subnet *s, int step, int whi
     ck_assert_ok_err(kn_device_download(r->dev, loss, r->loss, sizeof *loss, &err), &err);
 }
 
-static result train(const char *device)
+static result train(const char *device, kn_precision precision)
 {
     static const subnet small[] = {{8, 2, 3, 1}, {12, 3, 3, 2}, {16, 2, 5, 3}, {8, 4, 3, 3}};
     const subnet largest = {WIDTH, EXPAND, KERNEL, BLOCKS};
     const kn_optim_config config = {
         .kind = KN_SGD, .momentum = 0.9f, .nesterov = true, .decay = 1e-4f, .clip_norm = 5.0f};
     net n = net_make();
-    run r = {0};
+    run r = {.options = {.precision = precision}};
     result out = {0};
     es_error err = {0};
     float images[BATCH * SIZE * SIZE * 3];
@@ -281,7 +282,7 @@ static double largest_difference(const float *a, const float *b, int64_t n)
 
 static void follows_reference(const char *device)
 {
-    result a = train("reference"), b = train(device);
+    result a = train("reference", KN_PRECISION_F32), b = train(device, KN_PRECISION_F32);
     double loss = largest_difference(&a.loss[0][0], &b.loss[0][0], (int64_t)STEPS * 2);
     double weights = largest_difference(a.weights, b.weights, a.n_weights),
            stats = largest_difference(a.stats, b.stats, a.n_stats);
@@ -309,7 +310,7 @@ END_TEST
 
 START_TEST(threads_change_no_bit)
     {
-        result a = train("cpu:1"), b = train("cpu:2");
+        result a = train("cpu:1", KN_PRECISION_F32), b = train("cpu:2", KN_PRECISION_F32);
         ck_assert_mem_eq(a.loss, b.loss, sizeof a.loss);
         ck_assert_mem_eq(a.weights, b.weights, (size_t)a.n_weights * sizeof(float));
         ck_assert_mem_eq(a.stats, b.stats, (size_t)a.n_stats * sizeof(float));
@@ -318,18 +319,64 @@ START_TEST(threads_change_no_bit)
     }
 END_TEST
 
+/* The accelerator to test on; NULL: there is none, and the test is skipped. */
+static const char *accelerator(void)
+{
+    const char *named = getenv("ESPALIER_TEST_DEVICE");
+    es_error err = {0};
+    kn_device *dev = NULL;
+    if (named)
+        return named;
+    if (kn_device_open("cuda:0", &dev, &err) != ES_OK) {
+        es_test_skip(err.text);
+        return NULL;
+    }
+    kn_device_close(&dev);
+    return "cuda:0";
+}
+
 START_TEST(accelerator_follows_reference)
     {
-        const char *named = getenv("ESPALIER_TEST_DEVICE");
-        es_error err = {0};
-        kn_device *dev = NULL;
-        if (!named && kn_device_open("cuda:0", &dev, &err) != ES_OK) {
-            es_test_skip(err.text);
-            return;
-        }
-        kn_device_close(&dev);
-        follows_reference(named ? named : "cuda:0");
+        const char *device = accelerator();
+        if (device)
+            follows_reference(device);
     }
 END_TEST
 
-ES_TEST_MAIN("training", cpu_follows_reference, threads_change_no_bit, accelerator_follows_reference)
+/* bf16 keeps 8 bits: the loss of one small batch may be off by a tenth after 20 steps, the average of the last ten batches by a few hundredths. */
+START_TEST(accelerator_learns_in_bf16)
+    {
+        const char *device = accelerator();
+        if (!device)
+            return;
+        result a = train("reference", KN_PRECISION_F32), b = train(device, KN_PRECISION_BF16);
+        double loss = largest_difference(&a.loss[0][0], &b.loss[0][0], (int64_t)STEPS * 2), last = 0, want = 0;
+        for (int t = STEPS - 5; t < STEPS; t++) {
+            last += ((double)b.loss[t][0] + (double)b.loss[t][1]) / 10;
+            want += ((double)a.loss[t][0] + (double)a.loss[t][1]) / 10;
+        }
+        printf("%s in bf16 beside the reference after %d steps: losses differ by %.2g; the last ten %.4f and %.4f\n",
+               device, STEPS, loss, last, want);
+        ck_assert_double_lt(loss, 0.25);
+        ck_assert_double_lt(fabs(last - want), 0.06);
+        result_free(&a);
+        result_free(&b);
+    }
+END_TEST
+
+START_TEST(accelerator_repeats_every_bit)
+    {
+        const char *device = accelerator();
+        for (kn_precision p = KN_PRECISION_F32; device && p <= KN_PRECISION_BF16; p++) {
+            result a = train(device, p), b = train(device, p);
+            ck_assert_mem_eq(a.loss, b.loss, sizeof a.loss);
+            ck_assert_mem_eq(a.weights, b.weights, (size_t)a.n_weights * sizeof(float));
+            ck_assert_mem_eq(a.stats, b.stats, (size_t)a.n_stats * sizeof(float));
+            result_free(&a);
+            result_free(&b);
+        }
+    }
+END_TEST
+
+ES_TEST_MAIN("training", cpu_follows_reference, threads_change_no_bit, accelerator_follows_reference,
+             accelerator_learns_in_bf16, accelerator_repeats_every_bit)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The training rows of the GPU table beside PyTorch, on one GPU; one JSON line per measurement, ours first.
+#   TORCH_TWIN=path/to/torch_supernet.py tests/bench/compare_gpu.sh [BUILD] [DEVICE]
+# TORCH_TWIN defaults to bench/torch_supernet.py under ESPALIER_SHARED (default ../shared); without it only our rows are printed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+build=${1:-build} device=${2:-cuda:0}
+twin=${TORCH_TWIN:-${ESPALIER_SHARED:-../shared}/bench/torch_supernet.py}
+ours() { "$build/tests/bench/bench_sandwich" --device "$device" --precision bf16 "$@"; }
+torch() { if [ -f "$twin" ]; then python3 "$twin" "$@"; else echo "no PyTorch twin at $twin"; fi; }
+echo "sandwich step, mbconv32, batch 512, steady"
+ours --workload mbconv32 --batch 512 --steps 10 --warmup 10
+torch --workload mbconv32 --batch 512 --steps 8 --warmup 10
+echo "the same, first 10 steps of a run"
+ours --workload mbconv32 --batch 512 --steps 10 --warmup 0
+torch --workload mbconv32 --batch 512 --steps 10 --warmup 0
+for arch in max min; do
+    echo "mbconv224, $arch subnet alone, batch 128"
+    ours --workload mbconv224 --batch 128 --single "$arch" --steps 10 --warmup 5
+    torch --workload mbconv224 --batch 128 --mode single --arch "$arch" --steps 10 --warmup 5
+done
