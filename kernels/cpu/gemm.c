@@ -120,6 +120,19 @@ void kn_cpu_sgemm(bool ta, bool tb, int m, int n, int k, const float *a, int64_t
                 (int)lda, b, (int)ldb, add ? 1.0f : 0.0f, c, (int)ldc);
 }
 
+/* Lane l of the result is lane which[l] of a and b laid side by side. */
+KN_INLINE kn_vec pick(kn_vec a, kn_vec b, kn_ivec which)
+{
+#ifdef __clang__ /* builds the fuzzers only, and has this builtin for constants alone */
+    kn_vec r;
+    for (int l = 0; l < KN_LANES; l++)
+        r[l] = which[l] < KN_LANES ? a[which[l]] : b[which[l] - KN_LANES];
+    return r;
+#else
+    return __builtin_shuffle(a, b, which);
+#endif
+}
+
 /* One step of a 16 x 16 transpose: swaps the off-diagonal blocks of size `step`. */
 KN_INLINE void turn_step(kn_vec r[KN_LANES], const int step)
 {
@@ -132,8 +145,8 @@ KN_INLINE void turn_step(kn_vec r[KN_LANES], const int step)
     for (int i = 0; i < KN_LANES; i++)
         if ((i & step) == 0) {
             kn_vec a = r[i], b = r[i + step];
-            r[i] = __builtin_shuffle(a, b, low);
-            r[i + step] = __builtin_shuffle(a, b, high);
+            r[i] = pick(a, b, low);
+            r[i + step] = pick(a, b, high);
         }
 }
 
