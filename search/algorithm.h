@@ -55,7 +55,7 @@ typedef struct sr_options {
 
 typedef struct sr_search sr_search;
 
-/* The table: names of the algorithms ("random", "regularised-evolution", "nsga2", "local-search"), NULL-terminated. */
+/* The table: names of the algorithms ("random", "regularised-evolution", "nsga2", "local-search", ...), NULL-terminated. */
 const char *const *sr_algorithm_names(void);
 sr_options sr_options_default(const char *algorithm);
 
