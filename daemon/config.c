@@ -59,11 +59,12 @@ static es_status config_int(const es_yaml_node *root, const char *key, int64_t m
 
 static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)
 {
-    static const char *const keys[] = {"dir",        "control",     "data",         "status",     "http",
-                                       "log",        "lease_ms",    "heartbeat_ms", "backoff_ms", "failures_max",
-                                       "losses_max", "drain_after", "events_kept",  NULL};
+    static const char *const keys[] = {
+        "dir",        "control",      "data",       "status",      "http",        "log",  "lease_ms",   "heartbeat_ms",
+        "backoff_ms", "failures_max", "losses_max", "drain_after", "events_kept", "keys", "http_token", NULL};
+    static const char *const tokens[] = {"auto", "always", "never", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
-    int level = (int)c->log;
+    int level = (int)c->log, token = (int)c->http_token;
     ES_RETURN(es_yaml_expect(root, ES_YAML_MAP, err));
     ES_RETURN(es_yaml_check_keys(root, keys, err));
     ES_RETURN(config_get_text(root, "dir", c->dir, err));
@@ -71,6 +72,9 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     ES_RETURN(config_get_text(root, "data", c->data, err));
     ES_RETURN(config_get_text(root, "status", c->status, err));
     ES_RETURN(config_get_text(root, "http", c->http, err));
+    ES_RETURN(config_get_text(root, "keys", c->keys, err));
+    ES_RETURN(es_yaml_get_enum(root, "http_token", tokens, &token, err));
+    c->http_token = (dm_http_token)token;
     ES_RETURN(es_yaml_get_enum(root, "log", levels, &level, err));
     c->log = (es_log_level)level;
     ES_RETURN(config_int(root, "lease_ms", 100, 86400000, &c->coord.lease_ms, err));
@@ -111,10 +115,12 @@ static bool only_here(const char *endpoint)
     return strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://127.", 10) == 0;
 }
 
-es_status dm_config_check(const dm_config *c, es_error *err)
+es_status dm_config_check(dm_config *c, es_error *err)
 {
     if (!c->dir[0])
         return es_fail(err, ES_INVALID, "dir", "is empty: name the folder for the databases");
+    if (!c->keys[0])
+        snprintf(c->keys, sizeof c->keys, "%s/keys", c->dir);
     for (int i = 0; i < c->controls; i++)
         ES_RETURN(config_endpoint("control", c->control[i], err));
     ES_RETURN(config_endpoint("data", c->data, err));

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "daemon/coord.h"
+#include "daemon/http_access.h"
 
 enum { DM_CONFIG_TEXT = 256, DM_CONTROLS_MAX = 4 };
 
@@ -16,13 +17,15 @@ typedef struct dm_config {
     char control[DM_CONTROLS_MAX][DM_CONFIG_TEXT];
     int controls;
     char data[DM_CONFIG_TEXT], status[DM_CONFIG_TEXT], http[DM_CONFIG_TEXT]; /* status, http: "" for none */
+    char keys[DM_CONFIG_TEXT + 8];                                           /* folder of key files; "": DIR/keys */
+    dm_http_token http_token;
     es_log_level log;
     dm_options coord; /* times and limits; paths and endpoints are filled in by main */
 } dm_config;
 
 void dm_config_default(dm_config *c);
 es_status dm_config_read(const char *path, dm_config *c, es_error *err) ES_MUST_CHECK;
-/* Endpoints have a form that can be bound, times fit each other: after the file and the command line. */
-es_status dm_config_check(const dm_config *c, es_error *err) ES_MUST_CHECK;
+/* Endpoints have a form that can be bound, times fit each other: after the file and the command line. Fills in what was left to it (keys). */
+es_status dm_config_check(dm_config *c, es_error *err) ES_MUST_CHECK;
 
 #endif

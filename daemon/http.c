@@ -13,6 +13,7 @@
 struct dm_http {
     struct MHD_Daemon *daemon;
     pthread_mutex_t lock;
+    dm_http_rule rule;
     char *metrics, *sick; /* NULL: well */
     char address[64];
 };
@@ -24,6 +25,9 @@ static enum MHD_Result http_reply(struct MHD_Connection *con, unsigned code, con
     if (!r)
         return MHD_NO;
     MHD_add_response_header(r, "Content-Type", type);
+    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    if (code == MHD_HTTP_UNAUTHORIZED)
+        MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"espalier\"");
     enum MHD_Result ok = MHD_queue_response(con, code, r);
     MHD_destroy_response(r);
     return ok;
@@ -37,8 +41,15 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
     (void)upload;
     (void)upload_n;
     (void)state;
-    if (strcmp(method, "GET") != 0)
-        return http_reply(con, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET\n");
+    dm_http_ask ask = {.method = method,
+                       .path = url,
+                       .host = MHD_lookup_connection_value(con, MHD_HEADER_KIND, "Host"),
+                       .authorization = MHD_lookup_connection_value(con, MHD_HEADER_KIND, "Authorization"),
+                       .token = MHD_lookup_connection_value(con, MHD_GET_ARGUMENT_KIND, "token")};
+    const char *why;
+    unsigned refused = dm_http_access(&h->rule, &ask, &why);
+    if (refused)
+        return http_reply(con, refused, "text/plain", why);
     bool metrics = strcmp(url, "/metrics") == 0;
     if (!metrics && strcmp(url, "/healthz") != 0)
         return http_reply(con, MHD_HTTP_NOT_FOUND, "text/plain", "/metrics and /healthz are served here\n");
@@ -68,16 +79,18 @@ static es_status http_parse(const char *address, struct sockaddr_in *out, es_err
     return ES_OK;
 }
 
-es_status dm_http_start(const char *address, dm_http **out, es_error *err)
+es_status dm_http_start(const char *address, const dm_http_rule *rule, dm_http **out, es_error *err)
 {
     struct sockaddr_in at;
     *out = NULL;
     ES_RETURN(http_parse(address, &at, err));
     dm_http *h = es_xcalloc(1, sizeof *h);
     pthread_mutex_init(&h->lock, NULL);
+    h->rule = *rule;
     h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, http_request, h, MHD_OPTION_SOCK_ADDR,
                                  &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_END);
+                                 MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                 (size_t)16384, MHD_OPTION_END);
     if (!h->daemon) {
         dm_http_stop(&h);
         return es_fail(err, ES_BUSY, address,

@@ -114,6 +114,18 @@ static es_status server_sockets(dm_server *s, es_error *err)
     return dm_bind(s->pub, s->config.status, s->status, err);
 }
 
+static es_status server_http(dm_server *s, es_error *err)
+{
+    dm_http_rule rule;
+    char token[400];
+    snprintf(token, sizeof token, "%s/http.token", s->config.keys);
+    ES_RETURN(dm_http_rule_make(&rule, s->config.http, s->config.http_token, token, err));
+    if (!rule.loopback && !rule.token[0])
+        es_log(ES_LOG_WARN, "HTTP at %s needs no token (http_token: never): whoever reaches it can read everything",
+               s->config.http);
+    return dm_http_start(s->config.http, &rule, &s->http, err);
+}
+
 es_status dm_server_check(const dm_config *config, es_error *err)
 {
     dm_server s = {.config = *config, .lock = -1};
@@ -165,7 +177,7 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
     if (status != ES_OK)
         goto fail;
     if (s->config.http[0])
-        status = dm_http_start(s->config.http, &s->http, err);
+        status = server_http(s, err);
     if (status != ES_OK)
         goto fail;
     dm_options o = s->config.coord;
