@@ -18,6 +18,7 @@ dm_options dm_options_default(void)
                         .drain_after = 3,
                         .backoff_ms = 1000,
                         .backoff_max_ms = 60000,
+                        .hold_ms = 300000,
                         .events_kept = 1000000};
 }
 
@@ -34,6 +35,7 @@ static es_status coord_load(dm_coord *c, es_error *err)
     coord_read_clock(c);
     c->expire_at_ms = c->now_ms;
     c->prune_at_ms = c->now_ms + PRUNE_EVERY_MS;
+    c->sched_at_ms = INT64_MAX;
     c->dirty = c->sweeping = true;
     ES_RETURN(dm_event_last(c->store, &c->event_id, err));
     ES_RETURN(dm_searches_load(c, err));
@@ -216,6 +218,7 @@ static es_status coord_dispatch(dm_coord *c, const dm_addr *from, const dm_from_
     case ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT: return dm_on_heartbeat(c, from, id, m->heartbeat, err);
     case ESPALIER__WIRE__FROM_PEER__WHAT_FINISH: return dm_on_finish(c, from, id, m->finish, err);
     case ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE: return dm_on_goodbye(c, from, id, m->goodbye, err);
+    case ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER: return dm_on_gang_offer(c, from, id, m->gang_offer, err);
     case ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT: return dm_on_submit(c, from, id, m->submit, err);
     case ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND: return dm_on_command(c, from, id, m->command, err);
     case ESPALIER__WIRE__FROM_PEER__WHAT_QUERY: return dm_on_query(c, from, id, m->query, err);
@@ -327,6 +330,8 @@ static int coord_next_ms(const dm_coord *c)
     int64_t next = c->now_ms + IDLE_MS;
     if (c->expire_at_ms < next)
         next = c->expire_at_ms;
+    if (c->sched_at_ms < next)
+        next = c->sched_at_ms;
     for (int i = 0; i < c->searches_n; i++) {
         const dm_search *s = c->searches[i];
         if (s->busy)

@@ -46,6 +46,7 @@ typedef struct dm_options {
     int drain_after;  /* failures in a row after which a worker gets no more work; 0: never */
     int backoff_ms;   /* before the second attempt; doubles, with jitter, up to backoff_max_ms */
     int backoff_max_ms;
+    int hold_ms; /* how long a gang that waits keeps free workers from others, the first time */
     int64_t events_kept;
     const char *endpoints[3]; /* control, status, http: for the answer to "status"; borrowed */
 } dm_options;

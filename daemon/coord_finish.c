@@ -132,13 +132,12 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
                           .error_code = code,
                           .error = text};
     ES_RETURN(dm_job_move(c->store, &m, err));
+    dm_ready again = dm_lease_ready(l);
+    dm_lease_drop(c, l);
     if (due)
         dm_sched_later(s, due);
     else
-        dm_sched_added(
-            s, &(dm_ready){
-                   .id = l->job, .attempt = l->attempt, .kind = l->kind, .failures = l->failures, .losses = l->losses});
-    dm_lease_drop(c, l);
+        dm_sched_added(s, &again);
     return ES_OK;
 }
 
@@ -235,8 +234,11 @@ static es_status finish_training(dm_coord *c, dm_lease *l, const dm_job_row *row
         s = training_slice(c, l, row, &copy, r, outcome, over, err);
         if (s == ES_OK && !*over) {
             dm_search *search = l->search;
-            dm_ready again = {.id = l->job, .attempt = l->attempt, .kind = l->kind, .failures = l->failures};
+            dm_ready again = dm_lease_ready(l);
+            again.losses = 0;
             l->worker->fails_in_row = 0;
+            if (outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE)
+                dm_sched_took(l);
             dm_lease_drop(c, l);
             dm_sched_added(search, &again);
         }
@@ -281,7 +283,9 @@ es_status dm_job_done_release(dm_coord *c, dm_search *s, int64_t job, es_error *
         if (status == ES_OK)
             status = dm_job_move(c->store, &m, err);
         if (status == ES_OK)
-            dm_sched_added(s, &(dm_ready){.id = row.id, .attempt = row.attempt, .kind = row.kind});
+            dm_sched_added(
+                s,
+                &(dm_ready){.id = row.id, .attempt = row.attempt, .memory_bytes = row.memory_bytes, .kind = row.kind});
         free(b.data);
         dm_job_row_free(&row);
     }
@@ -317,6 +321,7 @@ static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, co
     ES_RETURN(dm_job_event(c, l, "done", NULL, NULL, err));
     l->worker->fails_in_row = 0;
     l->worker->jobs_done++;
+    dm_sched_took(l);
     dm_lease_drop(c, l);
     ES_RETURN(dm_job_done_release(c, s, job, err));
     s->busy = true; /* the driver looks at what it can do now */
@@ -362,6 +367,7 @@ static es_status finish_noop(dm_coord *c, dm_lease *l, es_error *err)
     ES_RETURN(dm_job_move(c->store, &m, err));
     l->worker->fails_in_row = 0;
     l->worker->jobs_done++;
+    dm_sched_took(l);
     dm_lease_drop(c, l);
     return ES_OK;
 }
@@ -369,6 +375,11 @@ static es_status finish_noop(dm_coord *c, dm_lease *l, es_error *err)
 static es_status finish_current(dm_coord *c, dm_lease *l, const Espalier__Wire__Finish *f, es_error *err)
 {
     const char *code = f->error_code && f->error_code[0] ? f->error_code : es_status_name(ES_IO);
+    bool handled = false;
+    if (l->gang)
+        ES_RETURN(dm_gang_finish(c, l, f, &handled, err));
+    if (handled)
+        return ES_OK;
     switch (f->outcome) {
     case ESPALIER__WIRE__OUTCOME__OUTCOME_DONE:
         return l->kind == ESPALIER__WIRE__JOB_KIND__JOB_NOOP ? finish_noop(c, l, err)
@@ -425,10 +436,12 @@ es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
         const Espalier__Wire__Finish *f = m->finish[i];
         if (!f->lease)
             continue;
-        dm_lease *l = w ? dm_map_get(&c->leases, f->lease->job) : NULL;
-        bool yes = l && l->worker == w && l->attempt == (int64_t)f->lease->attempt;
+        dm_lease *l = w ? dm_lease_held(c, w, f->lease) : NULL;
+        bool yes = l != NULL;
         if (yes)
             s = finish_current(c, l, f, err);
+        else if (w && w->left_job == (int64_t)f->lease->job && w->left_attempt == (int64_t)f->lease->attempt)
+            yes = true; /* a rank that gave its slot back says so again */
         else if (worker)
             s = finish_was_accepted(c, worker, f->lease, &yes, err);
         if (yes)

@@ -19,25 +19,47 @@ enum {
     DM_LEASES_PER_MESSAGE = 512,
     DM_SLOTS_MAX = 4096,
     DM_NOOPS_MAX = 100000,
+    DM_GANG_ID_MAX = 256,
     DM_SPEC_TEXT_MAX = 512 << 10
 };
 
 typedef struct dm_search dm_search;
 typedef struct dm_worker dm_worker;
 typedef struct dm_driver dm_driver;
+typedef struct dm_gang dm_gang;
 
 typedef struct dm_lease {
     int64_t job, attempt;
+    int64_t memory_bytes; /* predicted */
     int kind, failures, losses;
-    int64_t heard_ms, leased_ms; /* monotonic; wall */
-    bool confirmed;              /* the worker has named it: its grant arrived */
-    bool preempt;                /* to be told with the next heartbeat */
-    uint64_t step, steps;        /* progress, as last heard */
+    int64_t heard_ms, began_ms, leased_ms; /* monotonic, monotonic, wall */
+    bool confirmed;                        /* the worker has named it: its grant arrived */
+    bool preempt;                          /* to be told with the next heartbeat */
+    uint64_t step, steps;                  /* progress, as last heard */
     double loss, per_second;
     dm_search *search;
     dm_worker *worker;
+    int rank;
+    dm_gang *gang;                /* NULL: alone */
     struct dm_lease *prev, *next; /* of the same worker */
 } dm_lease;
+
+/* A gang that waits for workers keeps those that come free. `since_ms` 0: it does not wait. All times monotonic. */
+typedef struct dm_hold {
+    int64_t since_ms, limit_ms; /* gives way after so long, for as long; twice as long the next time */
+    int64_t rest_until_ms;
+    uint64_t tried; /* the run of the scheduler in which it was tried in vain */
+} dm_hold;
+
+/* Workers that hold one lease together: each rank is a dm_lease of its own, linked to its worker. dm_coord.leases has the lowest rank that is held. */
+struct dm_gang {
+    int size, left; /* ranks in all; ranks still held */
+    bool
+        broken; /* a rank has lost the others: they are stopped, and the attempt ends when all have answered or one is found dead */
+    int id_n;
+    uint8_t id[DM_GANG_ID_MAX];
+    dm_lease *rank[]; /* NULL: gave its slot back */
+};
 
 struct dm_worker {
     int64_t id;
@@ -46,12 +68,14 @@ struct dm_worker {
     uint64_t memory_bytes;
     uint32_t kinds; /* bit per wire JobKind */
     uint32_t slots, want, held;
+    int64_t memory_used; /* predicted, of the leases held */
     uint64_t want_id;
     bool online;
     dm_addr addr;
     int64_t heard_ms; /* monotonic */
     int fails_in_row;
     int64_t jobs_done;
+    int64_t left_job, left_attempt; /* the last gang it left in good order: its finish may be repeated */
     dm_lease *leases;
     dm_worker *want_prev, *want_next; /* the queue of those that want work */
     bool wanting;
@@ -69,10 +93,12 @@ struct dm_search {
     dm_ready window[DM_WINDOW];
     int window_at, window_n;
     bool more;
-    int64_t due_ms; /* wall: when a job in backoff may start */
-    int64_t running;
-    uint64_t served; /* turn counter of the last lease: ties go to who waited longest */
-    bool busy;       /* the driver has more bounded work to do */
+    int64_t due_ms;     /* wall: when a job in backoff may start */
+    int64_t running;    /* leases; a gang counts once for each rank */
+    uint64_t served;    /* turn counter of the last lease: ties go to who waited longest */
+    bool busy;          /* the driver has more bounded work to do */
+    dm_hold hold;       /* of its gang, while it waits for workers */
+    double took_ms[16]; /* by job kind: how long they take, a moving average; 0: unknown */
     char phase[64];
 };
 
@@ -110,7 +136,17 @@ struct dm_coord {
     dm_worker *want_first, *want_last;
     dm_search **searches; /* running and paused */
     int searches_n, searches_cap;
-    bool dirty; /* ready jobs or wanting workers changed: the scheduler has something to look at */
+    /* Of the scheduler's run in progress: */
+    uint64_t sched_run;
+    bool sched_blocked;  /* a job was passed over that another worker may take */
+    dm_search *hold;     /* the search whose gang keeps the free workers of hold_kind */
+    char hold_kind[128]; /* a machine_kind */
+    int64_t
+        hold_until_ms; /* when the gang is expected to be whole: jobs that are over by then may use the time; monotonic */
+    bool fleet_changed;   /* memory_most is out of date */
+    uint64_t memory_most; /* the most memory of a worker that takes work */
+    int64_t sched_at_ms;  /* monotonic: run again then, whatever happens; INT64_MAX */
+    bool dirty;           /* ready jobs or wanting workers changed: the scheduler has something to look at */
     int64_t expire_at_ms, prune_at_ms;
     int64_t event_id;
     bool sweeping; /* searches that are over may have jobs that are not */
@@ -180,10 +216,34 @@ void dm_worker_tell_unknown(dm_coord *c, const dm_addr *to, uint64_t id);
 es_status dm_worker_drain(dm_coord *c, dm_worker *w, const char *why,
                           es_error *err) ES_MUST_CHECK; /* gets no more work */
 dm_lease *dm_lease_add(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready *r, int64_t attempt);
-void dm_lease_drop(dm_coord *c, dm_lease *l); /* memory only */
+/* What `w` holds under this name, or NULL. */
+dm_lease *dm_lease_held(const dm_coord *c, const dm_worker *w, const dm_lease_id *id);
+dm_ready dm_lease_ready(const dm_lease *l);   /* the job as the scheduler sees it once it is ready again */
+void dm_lease_preempt(dm_lease *l, bool yes); /* every rank of it */
+void dm_lease_drop(dm_coord *c, dm_lease *l); /* memory only; of a gang: every rank */
+dm_lease *dm_lease_link(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready *r, int64_t attempt);
+void dm_lease_unlink(dm_coord *c, dm_lease *l); /* this rank alone; frees it */
+dm_worker *dm_worker_load(dm_coord *c, int64_t job, int64_t id, es_status *status,
+                          es_error *err); /* of a lease read from the rows */
 /* Gives the job back: running -> ready. `counted` failures and losses are in the lease. */
 es_status dm_lease_return(dm_coord *c, dm_lease *l, int outcome, const char *why, int64_t not_before_ms,
                           es_error *err) ES_MUST_CHECK;
+
+/* ---- coord_gang.c: one lease, many workers */
+int dm_gang_size(const dm_search *s, int kind); /* workers a job of this kind needs */
+/* Leases of all ranks for a job that has moved to running; rank i on w[i]. */
+es_status dm_gang_add(dm_coord *c, dm_search *s, dm_worker **w, int size, const dm_ready *r, int64_t attempt,
+                      dm_lease **rank0, es_error *err) ES_MUST_CHECK;
+/* *found false: the job has no ranks, an older program leased it to one worker. */
+es_status dm_gang_load(dm_coord *c, dm_search *s, const dm_ready *r, int64_t leased_ms, bool *found,
+                       es_error *err) ES_MUST_CHECK;
+void dm_gang_drop(dm_coord *c, dm_gang *g); /* memory only: every rank */
+/* *handled: nothing is left to do with this finish. Otherwise it speaks for the whole gang. */
+es_status dm_gang_finish(dm_coord *c, dm_lease *l, const Espalier__Wire__Finish *f, bool *handled,
+                         es_error *err) ES_MUST_CHECK;
+es_status dm_on_gang_offer(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__GangOffer *m,
+                           es_error *err) ES_MUST_CHECK;
+void dm_gang_send_id(dm_coord *c, const dm_lease *l); /* to this rank, if it is known */
 
 /* ---- coord_finish.c: results */
 es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__FinishBatch *m,
@@ -204,6 +264,22 @@ es_status dm_sched_send_again(dm_coord *c, dm_worker *w, uint32_t n, uint64_t re
 void dm_sched_added(dm_search *s, const dm_ready *r); /* a job has become ready */
 bool dm_sched_due(const dm_search *s);                /* a job in backoff may start */
 void dm_sched_later(dm_search *s, int64_t due_ms);    /* one is ready, but not before */
+void dm_sched_took(dm_lease *l);                      /* it is done: how long that took */
+
+/* ---- coord_fit.c: which worker may take which job now */
+typedef enum dm_fit {
+    DM_FITS,
+    DM_NEVER_FITS, /* not this kind of job, or it is away or drained */
+    DM_NO_ROOM,    /* not beside what it holds */
+    DM_TOO_SMALL,  /* another worker has more memory, and the job is predicted to need it */
+} dm_fit;
+dm_fit dm_fits(const dm_coord *c, const dm_worker *w, const dm_ready *r);
+/* A gang for the job: distinct wanting workers of one machine kind, which are not kept for another gang. Caller frees *out; false: not now. */
+bool dm_gang_find(dm_coord *c, const dm_ready *r, int size, dm_worker ***out);
+/* Can there be one at all? The machine kind with the most workers that could; *most how many. *free of them are free. *whole_ms: when the last one missing
+ * is expected to be free (monotonic; 0: unknown). */
+const char *dm_gang_outlook(const dm_coord *c, const dm_ready *r, int size, int *most, int *free_now,
+                            int64_t *whole_ms);
 
 /* ---- coord_query.c */
 es_status dm_on_query(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Query *m,

@@ -274,6 +274,79 @@ static es_status query_logs(query *q, es_error *why)
     return q->status;
 }
 
+/* "3 of 4 free" and the like: what a gang lacks. */
+static void why_gang(const dm_coord *c, const dm_search *s, const dm_ready *r, int ranks, char *text, size_t size)
+{
+    int most, free_now;
+    int64_t whole_ms;
+    dm_gang_outlook(c, r, ranks, &most, &free_now, &whole_ms);
+    if (most < ranks)
+        snprintf(text, size,
+                 "needs %d free workers of one machine kind; at most %d of a kind are connected and can do it", ranks,
+                 most);
+    else if (s->hold.rest_until_ms > c->now_ms)
+        snprintf(text, size,
+                 "waits for %d free workers of one machine kind, %d are; lets smaller jobs go first for %.0f s", ranks,
+                 free_now, (double)(s->hold.rest_until_ms - c->now_ms) / 1000);
+    else
+        snprintf(text, size, "waits for %d free workers of one machine kind; %d of %d are free%s", ranks, free_now,
+                 ranks, s->hold.since_ms ? " and kept for it" : "");
+}
+
+typedef struct why_counts {
+    int online, drained, able, small, full;
+    uint64_t memory_most;
+} why_counts;
+
+static why_counts why_count(const dm_coord *c, const dm_ready *r)
+{
+    why_counts n = {0};
+    dm_worker *w;
+    for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;) {
+        if (!w->online)
+            continue;
+        dm_fit fit = dm_fits(c, w, r);
+        n.online++;
+        n.drained += w->drained[0] != 0;
+        n.able += fit != DM_NEVER_FITS;
+        n.small += fit == DM_TOO_SMALL;
+        n.full += fit == DM_NO_ROOM;
+        if (fit != DM_NEVER_FITS && w->memory_bytes > n.memory_most)
+            n.memory_most = w->memory_bytes;
+    }
+    return n;
+}
+
+static void why_no_worker(const dm_coord *c, const dm_search *s, const dm_job_row *row, char *text, size_t size)
+{
+    const dm_ready r = {.id = row->id, .kind = row->kind, .memory_bytes = row->memory_bytes};
+    why_counts n = why_count(c, &r);
+    int above = 0, ranks = dm_gang_size(s, row->kind);
+    for (int i = 0; i < c->searches_n; i++)
+        above += c->searches[i]->priority > s->priority && c->searches[i]->running > 0;
+    if (!n.online)
+        snprintf(text, size, "no worker is connected");
+    else if (!n.able && n.drained == n.online)
+        snprintf(text, size, "all %d workers are drained: they get no more work", n.drained);
+    else if (!n.able)
+        snprintf(text, size, "none of the %d workers can do %s%s", n.online, dm_job_kind_name(row->kind),
+                 n.drained ? " (some are drained)" : "");
+    else if (ranks > 1)
+        why_gang(c, s, &r, ranks, text, size);
+    else if (n.small > 0)
+        snprintf(text, size, "needs about %.1f GiB: %d of %d workers have less, the others are busy",
+                 (double)r.memory_bytes / (1 << 30), n.small, n.able);
+    else if (n.full == n.able && row->kind == ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY)
+        snprintf(text, size, "measures latency alone on its device: all %d workers that can do it are busy%s", n.able,
+                 above ? " with searches of higher priority" : "");
+    else if (n.full == n.able && r.memory_bytes > 0)
+        snprintf(text, size, "needs about %.1f GiB beside what is running: no worker has so much left",
+                 (double)r.memory_bytes / (1 << 30));
+    else
+        snprintf(text, size, "all %d workers that can do it are busy%s", n.able,
+                 above ? " with searches of higher priority" : "");
+}
+
 static void why_ready(query *q, const dm_job_row *r, char *text, size_t size)
 {
     dm_coord *c = q->c;
@@ -285,25 +358,8 @@ static void why_ready(query *q, const dm_job_row *r, char *text, size_t size)
     else if (r->not_before_ms > c->wall_ms)
         snprintf(text, size, "attempt %" PRId64 " failed (%s); the next one starts in %.1f s", r->attempt,
                  r->error ? r->error : "", (double)(r->not_before_ms - c->wall_ms) / 1000);
-    else {
-        int online = 0, able = 0, drained = 0, above = 0;
-        dm_worker *w;
-        for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;) {
-            online += w->online;
-            drained += w->online && w->drained[0];
-            able += w->online && !w->drained[0] && (w->kinds >> r->kind & 1);
-        }
-        for (int i = 0; i < c->searches_n; i++)
-            above += c->searches[i]->priority > s->priority && c->searches[i]->running > 0;
-        if (!online)
-            snprintf(text, size, "no worker is connected");
-        else if (!able)
-            snprintf(text, size, "none of the %d workers can do %s%s", online, dm_job_kind_name(r->kind),
-                     drained ? " (some are drained)" : "");
-        else
-            snprintf(text, size, "all %d workers that can do it are busy%s", able,
-                     above ? " with searches of higher priority" : "");
-    }
+    else
+        why_no_worker(c, s, r, text, size);
 }
 
 static es_status query_why(query *q, es_error *why)

@@ -369,7 +369,7 @@ static es_status search_pause(dm_coord *c, dm_search *s, bool pause, es_error *e
     dm_lease *l;
     for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;)
         if (l->search == s)
-            l->preempt = pause;
+            dm_lease_preempt(l, pause);
     ES_RETURN(dm_search_move(c->store, s->id, s->state, to, NULL, c->wall_ms, err));
     s->state = to;
     c->dirty = true;

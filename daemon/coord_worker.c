@@ -28,6 +28,7 @@ void dm_worker_heard(dm_coord *c, dm_worker *w, const dm_addr *from)
 {
     w->addr = *from; /* a connection that came back has a new address */
     w->heard_ms = c->now_ms;
+    c->fleet_changed = c->fleet_changed || !w->online;
     w->online = true;
 }
 
@@ -61,44 +62,86 @@ void dm_worker_want(dm_coord *c, dm_worker *w, uint32_t want, uint64_t id)
 
 /* ---- leases in memory */
 
-static dm_lease *lease_link(dm_coord *c, dm_search *s, dm_worker *w, int64_t job, int64_t attempt)
+dm_lease *dm_lease_link(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready *r, int64_t attempt)
 {
     dm_lease *l = es_xcalloc(1, sizeof *l);
-    l->job = job;
+    l->job = r->id;
     l->attempt = attempt;
+    l->kind = r->kind;
+    l->failures = r->failures;
+    l->losses = r->losses;
+    l->memory_bytes = r->memory_bytes;
     l->search = s;
     l->worker = w;
-    l->heard_ms = c->now_ms;
+    l->heard_ms = l->began_ms = c->now_ms;
     l->leased_ms = c->wall_ms;
     l->next = w->leases;
     if (w->leases)
         w->leases->prev = l;
     w->leases = l;
     w->held++;
+    w->memory_used += l->memory_bytes;
     s->running++;
-    dm_map_put(&c->leases, (uint64_t)job, l);
     return l;
+}
+
+void dm_lease_unlink(dm_coord *c, dm_lease *l)
+{
+    *(l->prev ? &l->prev->next : &l->worker->leases) = l->next;
+    if (l->next)
+        l->next->prev = l->prev;
+    l->worker->held--;
+    l->worker->memory_used -= l->memory_bytes;
+    l->search->running--;
+    free(l);
+    c->dirty = true;
 }
 
 dm_lease *dm_lease_add(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready *r, int64_t attempt)
 {
-    dm_lease *l = lease_link(c, s, w, r->id, attempt);
-    l->kind = r->kind;
-    l->failures = r->failures;
-    l->losses = r->losses;
+    dm_lease *l = dm_lease_link(c, s, w, r, attempt);
+    dm_map_put(&c->leases, (uint64_t)l->job, l);
     return l;
+}
+
+dm_lease *dm_lease_held(const dm_coord *c, const dm_worker *w, const dm_lease_id *id)
+{
+    dm_lease *l = dm_map_get(&c->leases, id->job);
+    if (l && l->gang && l->worker != w) {
+        dm_gang *g = l->gang;
+        l = NULL;
+        for (int i = 0; i < g->size && !l; i++)
+            if (g->rank[i] && g->rank[i]->worker == w)
+                l = g->rank[i];
+    }
+    return l && l->worker == w && l->attempt == (int64_t)id->attempt ? l : NULL;
+}
+
+dm_ready dm_lease_ready(const dm_lease *l)
+{
+    return (dm_ready){.id = l->job,
+                      .attempt = l->attempt,
+                      .memory_bytes = l->memory_bytes,
+                      .kind = l->kind,
+                      .failures = l->failures,
+                      .losses = l->losses};
+}
+
+void dm_lease_preempt(dm_lease *l, bool yes)
+{
+    l->preempt = yes;
+    for (int i = 0; l->gang && i < l->gang->size; i++)
+        if (l->gang->rank[i])
+            l->gang->rank[i]->preempt = yes;
 }
 
 void dm_lease_drop(dm_coord *c, dm_lease *l)
 {
     dm_map_remove(&c->leases, (uint64_t)l->job);
-    *(l->prev ? &l->prev->next : &l->worker->leases) = l->next;
-    if (l->next)
-        l->next->prev = l->prev;
-    l->worker->held--;
-    l->search->running--;
-    free(l);
-    c->dirty = true;
+    if (l->gang)
+        dm_gang_drop(c, l->gang);
+    else
+        dm_lease_unlink(c, l);
 }
 
 es_status dm_lease_return(dm_coord *c, dm_lease *l, int outcome, const char *why, int64_t not_before_ms, es_error *err)
@@ -120,14 +163,13 @@ es_status dm_lease_return(dm_coord *c, dm_lease *l, int outcome, const char *why
                           .not_before_ms = not_before_ms};
     ES_RETURN(dm_attempt_insert(c->store, &a, err));
     ES_RETURN(dm_job_move(c->store, &m, err));
-    if (not_before_ms > c->wall_ms)
-        dm_sched_later(l->search, not_before_ms);
-    else
-        dm_sched_added(
-            l->search,
-            &(dm_ready){
-                .id = l->job, .attempt = l->attempt, .kind = l->kind, .failures = l->failures, .losses = l->losses});
+    dm_ready again = dm_lease_ready(l);
+    dm_search *s = l->search;
     dm_lease_drop(c, l);
+    if (not_before_ms > c->wall_ms)
+        dm_sched_later(s, not_before_ms);
+    else
+        dm_sched_added(s, &again);
     return ES_OK;
 }
 
@@ -135,6 +177,7 @@ es_status dm_lease_return(dm_coord *c, dm_lease *l, int outcome, const char *why
 
 static void worker_free(dm_coord *c, dm_worker *w)
 {
+    c->fleet_changed = true;
     worker_unqueue(c, w);
     dm_map_remove(&c->workers, (uint64_t)w->id);
     dm_map_remove(&c->worker_uids, uid_key(w->uid));
@@ -146,7 +189,7 @@ void dm_workers_free(dm_coord *c)
     dm_lease *l;
     dm_worker *w;
     for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;)
-        free(l);
+        dm_lease_drop(c, l);
     dm_map_free(&c->leases);
     for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;)
         free(w);
@@ -176,8 +219,8 @@ typedef struct load_context {
     es_error *err;
     es_status status;
     struct running {
-        int64_t job, search, worker, attempt, leased_ms;
-        int kind, failures, losses;
+        int64_t search, worker, leased_ms;
+        dm_ready job;
     } * rows;
     int n, cap;
 } load_context;
@@ -189,9 +232,31 @@ static bool load_row(void *ctx, const dm_job_row *r)
         x->cap = x->cap ? 2 * x->cap : 64;
         x->rows = es_xrealloc(x->rows, (size_t)x->cap * sizeof *x->rows);
     }
-    x->rows[x->n++] =
-        (struct running){r->id, r->search, r->worker, r->attempt, r->leased_ms, r->kind, r->failures, r->losses};
+    x->rows[x->n++] = (struct running){.search = r->search,
+                                       .worker = r->worker,
+                                       .leased_ms = r->leased_ms,
+                                       .job = {.id = r->id,
+                                               .attempt = r->attempt,
+                                               .memory_bytes = r->memory_bytes,
+                                               .kind = r->kind,
+                                               .failures = r->failures,
+                                               .losses = r->losses}};
     return true;
+}
+
+dm_worker *dm_worker_load(dm_coord *c, int64_t job, int64_t id, es_status *status, es_error *err)
+{
+    dm_worker_row row;
+    dm_worker_text text;
+    dm_worker *w = dm_map_get(&c->workers, (uint64_t)id);
+    *status = ES_OK;
+    if (w)
+        return w;
+    *status = dm_worker_get(c->store, id, &row, &text, err);
+    if (*status == ES_NOT_FOUND)
+        *status = es_fail(err, ES_CORRUPT, c->state_path,
+                          "job %" PRId64 " runs on worker %" PRId64 ", which does not exist", job, id);
+    return *status == ES_OK ? worker_new(c, &row) : NULL;
 }
 
 /* Running jobs keep their leases over a restart: their workers have a whole lease time to be heard again. */
@@ -203,25 +268,17 @@ es_status dm_leases_load(dm_coord *c, es_error *err)
     for (int i = 0; i < x.n; i++) {
         const struct running *r = &x.rows[i];
         dm_search *search = dm_search_find(c, r->search);
-        dm_worker *w = dm_map_get(&c->workers, (uint64_t)r->worker);
         if (!search)
             continue; /* of a search that ended: the sweep cancels it */
-        if (!w) {
-            dm_worker_row row;
-            dm_worker_text text;
-            s = dm_worker_get(c->store, r->worker, &row, &text, err);
-            if (s == ES_NOT_FOUND)
-                s = es_fail(err, ES_CORRUPT, c->state_path,
-                            "job %" PRId64 " runs on worker %" PRId64 ", which does not exist", r->job, r->worker);
-            if (s != ES_OK)
-                goto fail;
-            w = worker_new(c, &row);
-        }
-        dm_lease *l = lease_link(c, search, w, r->job, r->attempt);
-        l->kind = r->kind;
-        l->failures = r->failures;
-        l->losses = r->losses;
-        l->leased_ms = r->leased_ms;
+        bool gang = false;
+        if (dm_gang_size(search, r->job.kind) > 1)
+            ES_GOTO(dm_gang_load(c, search, &r->job, r->leased_ms, &gang, err));
+        if (gang)
+            continue;
+        dm_worker *w = dm_worker_load(c, r->job.id, r->worker, &s, err);
+        if (!w)
+            goto fail;
+        dm_lease_add(c, search, w, &r->job, r->job.attempt)->leased_ms = r->leased_ms;
     }
 fail:
     free(x.rows);
@@ -243,6 +300,7 @@ static es_status worker_event(dm_coord *c, const dm_worker *w, const char *state
 es_status dm_worker_drain(dm_coord *c, dm_worker *w, const char *why, es_error *err)
 {
     snprintf(w->drained, sizeof w->drained, "%s", why);
+    c->fleet_changed = true;
     es_log(ES_LOG_WARN, "worker=%" PRId64 " drained: %s", w->id, w->drained);
     dm_worker_want(c, w, 0, 0);
     ES_RETURN(worker_event(c, w, "drained", w->drained, err));
@@ -274,8 +332,8 @@ static void hello_answer(dm_coord *c, const dm_addr *from, uint64_t id, dm_worke
     dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
     Espalier__Wire__Lease **lost = es_xcalloc(m->n_holding + 1, sizeof *lost);
     for (size_t i = 0; i < m->n_holding; i++) {
-        dm_lease *l = dm_map_get(&c->leases, m->holding[i]->job);
-        if (l && l->worker == w && l->attempt == (int64_t)m->holding[i]->attempt) {
+        dm_lease *l = dm_lease_held(c, w, m->holding[i]);
+        if (l) {
             l->heard_ms = c->now_ms;
             l->confirmed = true;
         } else {
@@ -290,6 +348,11 @@ static void hello_answer(dm_coord *c, const dm_addr *from, uint64_t id, dm_worke
     reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_WELCOME;
     reply.welcome = &wel;
     dm_coord_reply(c, from, id, &reply);
+    for (size_t i = 0; i < m->n_holding; i++) {
+        const dm_lease *l = dm_lease_held(c, w, m->holding[i]);
+        if (l)
+            dm_gang_send_id(c, l);
+    }
     free(lost);
 }
 
@@ -321,6 +384,7 @@ es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
     bool was_online = w->online;
     dm_worker_heard(c, w, from);
     w->slots = m->slots;
+    c->fleet_changed = true;
     w->kinds = 0;
     for (size_t i = 0; i < m->n_kinds; i++)
         if ((int)m->kinds[i] > 0 && (int)m->kinds[i] < 32)
@@ -368,13 +432,19 @@ es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const E
         const Espalier__Wire__Progress *p = m->progress[i];
         if (!p->lease)
             continue;
-        dm_lease *l = dm_map_get(&c->leases, p->lease->job);
-        if (!l || l->worker != w || l->attempt != (int64_t)p->lease->attempt) {
+        dm_lease *l = dm_lease_held(c, w, p->lease);
+        if (!l) {
             stop[h.n_stop++] = p->lease;
             continue;
         }
         l->heard_ms = c->now_ms;
         l->confirmed = true;
+        if (l->gang && l->gang->broken) {
+            stop[h.n_stop++] = p->lease;
+            continue;
+        }
+        if (p->step == 0)
+            dm_gang_send_id(c, l);
         if (l->preempt)
             preempt[h.n_preempt++] = p->lease;
         bool moved = p->step != l->step;
@@ -422,14 +492,19 @@ es_status dm_on_goodbye(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
 
 /* ---- silence */
 
+static dm_lease *worker_expired_lease(const dm_coord *c, const dm_worker *w)
+{
+    dm_lease *l = w->leases;
+    while (l && c->now_ms - l->heard_ms <= c->o.lease_ms)
+        l = l->next;
+    return l;
+}
+
 es_status dm_workers_expire(dm_coord *c, es_error *err)
 {
     dm_worker *w;
     for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;) {
-        for (dm_lease *l = w->leases, *next; l; l = next) {
-            next = l->next;
-            if (c->now_ms - l->heard_ms <= c->o.lease_ms)
-                continue;
+        for (dm_lease *l; (l = worker_expired_lease(c, w)) != NULL;) {
             bool silent = c->now_ms - w->heard_ms > c->o.lease_ms;
             es_log(ES_LOG_WARN, "lease lost job=%" PRId64 " attempt=%" PRId64 " worker=%" PRId64, l->job, l->attempt,
                    w->id);
@@ -443,6 +518,7 @@ es_status dm_workers_expire(dm_coord *c, es_error *err)
         }
         if (w->online && c->now_ms - w->heard_ms > c->o.lease_ms) {
             w->online = false;
+            c->fleet_changed = true;
             dm_worker_want(c, w, 0, 0);
             ES_RETURN(worker_event(c, w, "away", "silent for the whole lease time", err));
         }

@@ -4,7 +4,7 @@
  *     dm_store_begin(st, err); ... dm_store_commit(st, err);       // on any failure in between: dm_store_rollback, rebuild memory from rows
  *
  * Invariants: searches' n_* columns are the number of their jobs per state (kept by dm_store_count, written at commit). Rows are never deleted, but for
- * old events. Texts and blobs in row structs belong to the row and go with dm_*_row_free.
+ * old events and the ranks of gangs that are over. Texts and blobs in row structs belong to the row and go with dm_*_row_free.
  */
 #ifndef DM_STORE_H
 #define DM_STORE_H
@@ -78,6 +78,7 @@ es_status dm_job_counts(dm_store *st, int64_t counts[7],
 typedef struct dm_job_row {
     int64_t id, search, worker, attempt, not_before_ms, created_ms, leased_ms, ended_ms;
     int kind, state, failures, losses, waits;
+    int64_t memory_bytes; /* predicted; 0: unknown */
     char *key;
     uint8_t *spec, *result;
     size_t spec_bytes, result_bytes;
@@ -93,7 +94,7 @@ typedef struct dm_job_new {
     size_t spec_bytes;
     const int64_t *needs; /* jobs that must be done first */
     int needs_count;
-    int64_t now_ms;
+    int64_t now_ms, memory_bytes;
 } dm_job_new;
 /* Ready, or waiting when something it needs is not done. A key that exists already: ES_OK, *id is that job's, *created false. */
 es_status dm_job_create(dm_store *st, const dm_job_new *j, int64_t *id, bool *created, es_error *err) ES_MUST_CHECK;
@@ -107,7 +108,7 @@ es_status dm_job_peek(dm_store *st, int64_t id, int *state, int64_t *attempt, in
 
 /* What the scheduler holds of a ready job. */
 typedef struct dm_ready {
-    int64_t id, attempt;
+    int64_t id, attempt, memory_bytes;
     int kind, failures, losses;
 } dm_ready;
 /* The oldest ready jobs of a search that may start by now; *next_due_ms is when the next one may (INT64_MAX: none waits). */
@@ -143,6 +144,20 @@ es_status dm_attempt_exists(dm_store *st, int64_t job, int64_t attempt, int64_t 
                             es_error *err) ES_MUST_CHECK;
 es_status dm_attempt_each(dm_store *st, int64_t job, bool (*fn)(void *ctx, const dm_attempt_row *r), void *ctx,
                           es_error *err) ES_MUST_CHECK;
+
+/* ---- gangs: the ranks of a job's current attempt */
+typedef struct dm_gang_row {
+    int64_t job, attempt, worker;
+    int rank, size;
+} dm_gang_row;
+/* The first rank of an attempt replaces the rows of the one before. */
+es_status dm_gang_insert(dm_store *st, const dm_gang_row *r, es_error *err) ES_MUST_CHECK;
+es_status dm_gang_leave(dm_store *st, int64_t job, int rank, es_error *err) ES_MUST_CHECK; /* gave its slot back */
+es_status dm_gang_set_id(dm_store *st, int64_t job, const void *id, size_t n, es_error *err) ES_MUST_CHECK;
+/* Ranks still held of this attempt, in order; `id` is rank 0's, or NULL. */
+es_status dm_gang_each(dm_store *st, int64_t job, int64_t attempt,
+                       bool (*fn)(void *ctx, const dm_gang_row *r, const void *id, size_t n), void *ctx,
+                       es_error *err) ES_MUST_CHECK;
 
 typedef struct dm_checkpoint {
     int64_t job, step, steps;

@@ -44,9 +44,11 @@ es_status dm_job_create(dm_store *st, const dm_job_new *j, int64_t *id, bool *cr
     int64_t unmet;
     ES_RETURN(job_count_unmet(st, j, &unmet, err));
     int state = unmet ? DM_JOB_WAITING : DM_JOB_READY;
-    ES_RETURN(dm_db_run(
-        st->db, "INSERT INTO job (search, kind, state, waits, created_ms, key, spec) VALUES (?, ?, ?, ?, ?, ?, ?)", err,
-        "iiiiisb", j->search, (int64_t)j->kind, (int64_t)state, unmet, j->now_ms, j->key, j->spec, j->spec_bytes));
+    ES_RETURN(dm_db_run(st->db,
+                        "INSERT INTO job (search, kind, state, waits, created_ms, memory_bytes, key, spec) VALUES (?, "
+                        "?, ?, ?, ?, ?, ?, ?)",
+                        err, "iiiiiisb", j->search, (int64_t)j->kind, (int64_t)state, unmet, j->now_ms, j->memory_bytes,
+                        j->key, j->spec, j->spec_bytes));
     *id = dm_db_last_id(st->db);
     *created = true;
     for (int i = 0; i < j->needs_count; i++)
@@ -73,7 +75,7 @@ es_status dm_job_create_noops(dm_store *st, int64_t search, int64_t count, int64
 #define JOB_COLUMNS                                                                                             \
     "id, search, kind, state, not_before_ms, attempt, failures, losses, waits, worker, created_ms, leased_ms, " \
     "ended_ms, key, error_code,"                                                                                \
-    " error"
+    " error, memory_bytes"
 
 static void job_read(dm_stmt *q, dm_job_row *r)
 {
@@ -94,6 +96,7 @@ static void job_read(dm_stmt *q, dm_job_row *r)
     r->key = dm_store_dup(dm_stmt_text(q, 13));
     r->error_code = dm_store_dup(dm_stmt_text(q, 14));
     r->error = dm_store_dup(dm_stmt_text(q, 15));
+    r->memory_bytes = dm_stmt_i64(q, 16);
 }
 
 static uint8_t *job_blob(dm_stmt *q, int column, size_t *n)
@@ -111,8 +114,8 @@ static es_status job_read_one(dm_stmt *q, dm_job_row *out, es_error *err)
     es_status s = dm_stmt_row(q, err);
     if (s == ES_OK) {
         job_read(q, out);
-        out->spec = job_blob(q, 16, &out->spec_bytes);
-        out->result = job_blob(q, 17, &out->result_bytes);
+        out->spec = job_blob(q, 17, &out->spec_bytes);
+        out->result = job_blob(q, 18, &out->result_bytes);
     }
     dm_stmt_end(q);
     return s;
@@ -158,11 +161,11 @@ es_status dm_job_ready(dm_store *st, int64_t search, int64_t now_ms, int limit, 
     es_status s = ES_OK;
     *count = 0;
     *next_due_ms = INT64_MAX;
-    ES_RETURN(
-        dm_db_query(st->db, &q,
-                    "SELECT id, attempt, kind, failures, losses, not_before_ms FROM job WHERE state = 2 AND search = ?"
-                    " ORDER BY not_before_ms, id LIMIT ?",
-                    err, "ii", search, (int64_t)limit + 1));
+    ES_RETURN(dm_db_query(st->db, &q,
+                          "SELECT id, attempt, kind, failures, losses, not_before_ms, memory_bytes FROM job WHERE "
+                          "state = 2 AND search = ?"
+                          " ORDER BY not_before_ms, id LIMIT ?",
+                          err, "ii", search, (int64_t)limit + 1));
     while (*count < limit && (s = dm_stmt_row(q, err)) == ES_OK) {
         if (dm_stmt_i64(q, 5) > now_ms) {
             *next_due_ms = dm_stmt_i64(q, 5);
@@ -172,7 +175,8 @@ es_status dm_job_ready(dm_store *st, int64_t search, int64_t now_ms, int limit, 
                                      .attempt = dm_stmt_i64(q, 1),
                                      .kind = (int)dm_stmt_i64(q, 2),
                                      .failures = (int)dm_stmt_i64(q, 3),
-                                     .losses = (int)dm_stmt_i64(q, 4)};
+                                     .losses = (int)dm_stmt_i64(q, 4),
+                                     .memory_bytes = dm_stmt_i64(q, 6)};
     }
     if (*count == limit) { /* is there more behind the window, and when? */
         s = dm_stmt_row(q, err);
@@ -332,6 +336,47 @@ es_status dm_attempt_each(dm_store *st, int64_t job, bool (*fn)(void *ctx, const
                             .error = dm_stmt_text(q, 6),
                             .log = dm_stmt_text(q, 7)};
         more = fn(ctx, &r);
+    }
+    dm_stmt_end(q);
+    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+}
+
+es_status dm_gang_insert(dm_store *st, const dm_gang_row *r, es_error *err)
+{
+    if (r->rank == 0)
+        ES_RETURN(dm_db_run(st->db, "DELETE FROM gang_rank WHERE job = ?", err, "i", r->job));
+    return dm_db_run(st->db, "INSERT INTO gang_rank (job, rank, attempt, size, worker) VALUES (?, ?, ?, ?, ?)", err,
+                     "iiiii", r->job, (int64_t)r->rank, r->attempt, (int64_t)r->size, r->worker);
+}
+
+es_status dm_gang_leave(dm_store *st, int64_t job, int rank, es_error *err)
+{
+    return dm_db_run(st->db, "DELETE FROM gang_rank WHERE job = ? AND rank = ?", err, "ii", job, (int64_t)rank);
+}
+
+es_status dm_gang_set_id(dm_store *st, int64_t job, const void *id, size_t n, es_error *err)
+{
+    return dm_db_run(st->db, "UPDATE gang_rank SET id = ? WHERE job = ? AND rank = 0", err, "bi", id, n, job);
+}
+
+es_status dm_gang_each(dm_store *st, int64_t job, int64_t attempt,
+                       bool (*fn)(void *ctx, const dm_gang_row *r, const void *id, size_t n), void *ctx, es_error *err)
+{
+    dm_stmt *q;
+    es_status s;
+    bool more = true;
+    ES_RETURN(dm_db_query(st->db, &q,
+                          "SELECT rank, size, worker, id FROM gang_rank WHERE job = ? AND attempt = ? ORDER BY rank",
+                          err, "ii", job, attempt));
+    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
+        size_t n = 0;
+        const void *id = dm_stmt_blob(q, 3, &n);
+        dm_gang_row r = {.job = job,
+                         .attempt = attempt,
+                         .rank = (int)dm_stmt_i64(q, 0),
+                         .size = (int)dm_stmt_i64(q, 1),
+                         .worker = dm_stmt_i64(q, 2)};
+        more = fn(ctx, &r, id, n);
     }
     dm_stmt_end(q);
     return !more || s == ES_NOT_FOUND ? ES_OK : s;

@@ -165,7 +165,10 @@ static ProtobufCBinaryData world_uid(int worker)
     return (ProtobufCBinaryData){.len = 16, .data = uid};
 }
 
-void world_hello(world *w, int worker, unsigned slots)
+void world_hello(world *w, int worker, unsigned slots) { world_hello_as(w, worker, slots, "", 0, NULL); }
+
+void world_hello_as(world *w, int worker, unsigned slots, const char *machine_kind, uint64_t memory_bytes,
+                    const dm_lease_id *holding)
 {
     static Espalier__Wire__JobKind kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
@@ -177,6 +180,16 @@ void world_hello(world *w, int worker, unsigned slots)
     h.n_kinds = 8;
     h.kinds = kinds;
     h.slots = slots;
+    char kind[64];
+    snprintf(kind, sizeof kind, "%s", machine_kind);
+    h.machine_kind = kind;
+    h.memory_bytes = memory_bytes;
+    dm_lease_id copy, *list[] = {&copy};
+    if (holding) {
+        copy = *holding;
+        h.n_holding = 1;
+        h.holding = list;
+    }
     m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
     m.hello = &h;
     world_send(w, worker, &m);
@@ -240,6 +253,34 @@ void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outc
     m.finish = &b;
     world_send(w, worker, &m);
     free(bytes.data);
+}
+
+void world_offer(world *w, int worker, uint64_t job, unsigned attempt, const char *id)
+{
+    Espalier__Wire__GangOffer o = ESPALIER__WIRE__GANG_OFFER__INIT;
+    dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    uint8_t bytes[512] = {0};
+    size_t n = strlen(id);
+    memcpy(bytes, id, n < sizeof bytes ? n : sizeof bytes);
+    lease.job = job;
+    lease.attempt = attempt;
+    o.worker_uid = world_uid(worker);
+    o.lease = &lease;
+    o.id = (ProtobufCBinaryData){.len = n, .data = bytes};
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
+    m.gang_offer = &o;
+    world_send(w, worker, &m);
+}
+
+void world_goodbye(world *w, int worker)
+{
+    Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    g.worker_uid = world_uid(worker);
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
+    m.goodbye = &g;
+    world_send(w, worker, &m);
 }
 
 void world_noops(world *w, const char *token, unsigned count, int priority)

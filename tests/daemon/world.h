@@ -45,6 +45,10 @@ dm_to_peer *world_take(world *w, int peer, int what_case); /* the oldest not tak
 void world_free_message(dm_to_peer **m);
 
 void world_hello(world *w, int worker, unsigned slots);
+void world_hello_as(world *w, int worker, unsigned slots, const char *machine_kind, uint64_t memory_bytes,
+                    const dm_lease_id *holding);
+void world_offer(world *w, int worker, uint64_t job, unsigned attempt, const char *id);
+void world_goodbye(world *w, int worker);
 uint64_t world_want(world *w, int worker, unsigned n);
 void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n);
 void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outcome, const dm_job_result *r,
