@@ -96,7 +96,7 @@ extern "C" {
  *     CONV2D_DX         dy, w -> dx          and a.h w: the input's size
  *     CONV2D_DW         x, dy -> dw          and a.kh kw: the kernel's size
  *     DEPTHWISE, _DX, _DW                    the same operands; w is [kh][kw][c]
- *     ATTENTION         q, k, v -> y, lse    a.alpha = scale, a.causal; lse [n, heads, tq] is log sum exp of a row of scaled scores, for the gradient kernel
+ *     ATTENTION         q, k, v -> y, lse    [n, t, heads, d]; a.alpha = scale, a.causal; lse [n, heads, tq] is log sum exp of a row of scaled scores, for the gradient kernel
  *     ATTENTION_GRAD    dy, q, k, v, y, lse -> dq, dk, dv
  *     EMBEDDING         indices, table -> y
  *     EMBEDDING_GRAD    d, indices -> dtable a.shape = the table's

@@ -1,4 +1,5 @@
-/* Attention, one head of one sample per piece, queries in blocks: scores of a block stay in cache, and only their log sum is kept for the gradient. */
+/* Attention, one head of one sample per piece, queries in blocks: scores of a block stay in cache, and only their log sum is kept for the gradient. Of a causal
+ * attention the keys behind a block's last query are not looked at. */
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/product.h"
 
@@ -7,13 +8,21 @@
 enum { QUERIES = 32 };
 
 typedef struct heads {
-    int64_t count, tq, tk, d, dv;
+    int64_t count, n, tq, tk, d, dv; /* count: of all samples; n: of one, whose rows lie side by side */
 } heads;
 
 static heads heads_of(const kn_tensor *q, const kn_tensor *v)
 {
-    return (heads){(int64_t)q->shape.d[0] * q->shape.d[1], q->shape.d[2], v->shape.d[2], q->shape.d[3], v->shape.d[3]};
+    return (heads){.count = (int64_t)q->shape.d[0] * q->shape.d[2],
+                   .n = q->shape.d[2],
+                   .tq = q->shape.d[1],
+                   .tk = v->shape.d[1],
+                   .d = q->shape.d[3],
+                   .dv = v->shape.d[3]};
 }
+
+/* Where head i of all begins, in a tensor [samples, t, n, d]. */
+static int64_t start(const heads *h, int64_t i, int64_t t, int64_t d) { return i / h->n * t * h->n * d + i % h->n * d; }
 
 /* Keys that query i sees; the diagonal ends at the bottom right. */
 static int64_t seen_by(const kn_call *c, const heads *h, int64_t i)
@@ -21,23 +30,25 @@ static int64_t seen_by(const kn_call *c, const heads *h, int64_t i)
     return c->a->causal ? KN_MAX(0, KN_MIN(h->tk, i + h->tk - h->tq + 1)) : h->tk;
 }
 
-/* p[rows][tk] = scale q k^T of queries [from, from + rows), with k transposed as kt[d][ldt]. */
+/* p[rows][keys], tk apart = scale q k^T of queries [from, from + rows), with k transposed as kt[d][ldt]. */
 static void scores(const kn_call *c, const heads *h, const float *q, const float *kt, int64_t ldt, int64_t from,
-                   int64_t rows, float *p)
+                   int64_t rows, int64_t keys, float *p)
 {
-    kn_cpu_gemm((int)rows, (int)h->tk, (int)h->d, q + from * h->d, h->d, 1, kt, ldt, p, h->tk, false);
-    for (int64_t i = 0; i < rows * h->tk; i++)
-        p[i] *= c->a->alpha;
+    const int64_t ld = h->n * h->d;
+    kn_cpu_gemm((int)rows, (int)keys, (int)h->d, q + from * ld, ld, 1, kt, ldt, p, h->tk, false);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < keys; i++)
+            p[r * h->tk + i] *= c->a->alpha;
 }
 
-/* p = exp(p - lse) over what is seen, 0 behind. */
-static void probabilities(float *p, int64_t seen, int64_t tk, float lse)
+/* p = exp(p - lse) over what is seen, 0 behind, up to `keys`. */
+static void probabilities(float *p, int64_t seen, int64_t keys, float lse)
 {
     for (int64_t i = 0; i < seen; i += KN_LANES) {
         int n = (int)KN_MIN(KN_LANES, seen - i);
         kn_vec_store_n(p + i, kn_vec_exp(kn_vec_load_n(p + i, n) - lse), n);
     }
-    for (int64_t i = seen; i < tk; i++)
+    for (int64_t i = seen; i < keys; i++)
         p[i] = 0.0f;
 }
 
@@ -74,24 +85,24 @@ es_status kn_cpu_attention(const kn_call *c, es_error *err)
     const size_t bytes = forward_bytes(&h);
     KN_CPU_FOR(c, i, h.count)
     {
-        const float *q = kn_f(&c->in[0]) + i * h.tq * h.d, *k = kn_f(&c->in[1]) + i * h.tk * h.d,
-                    *v = kn_f(&c->in[2]) + i * h.tk * h.dv;
-        float *y = kn_fo(&c->out[0]) + i * h.tq * h.dv, *lse = c->out[1].p ? kn_fo(&c->out[1]) + i * h.tq : NULL;
-        const int64_t ldt = kn_cpu_padded(h.tk);
+        const float *q = kn_f(&c->in[0]) + start(&h, i, h.tq, h.d), *k = kn_f(&c->in[1]) + start(&h, i, h.tk, h.d),
+                    *v = kn_f(&c->in[2]) + start(&h, i, h.tk, h.dv);
+        float *y = kn_fo(&c->out[0]) + start(&h, i, h.tq, h.dv),
+              *lse = c->out[1].p ? kn_fo(&c->out[1]) + i * h.tq : NULL;
+        const int64_t ldt = kn_cpu_padded(h.tk), ldv = h.n * h.dv;
         float *kt = (float *)(void *)((char *)c->scratch + (size_t)kn_cpu_self() * bytes), *p = kt + h.d * ldt;
-        kn_cpu_turn(kt, ldt, k, h.d, (int)h.tk, (int)h.d);
+        kn_cpu_turn(kt, ldt, k, h.n * h.d, (int)h.tk, (int)h.d);
         for (int64_t from = 0; from < h.tq; from += QUERIES) {
-            int64_t rows = KN_MIN(QUERIES, h.tq - from);
-            scores(c, &h, q, kt, ldt, from, rows, p);
+            int64_t rows = KN_MIN(QUERIES, h.tq - from), keys = seen_by(c, &h, from + rows - 1);
+            scores(c, &h, q, kt, ldt, from, rows, keys, p);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t seen = seen_by(c, &h, from + r);
                 float l = log_sum(p + r * h.tk, seen);
-                probabilities(p + r * h.tk, seen, h.tk, l);
+                probabilities(p + r * h.tk, seen, keys, l);
                 if (lse)
                     lse[from + r] = l;
             }
-            kn_cpu_gemm((int)rows, (int)h.dv, (int)seen_by(c, &h, from + rows - 1), p, h.tk, 1, v, h.dv,
-                        y + from * h.dv, h.dv, false);
+            kn_cpu_gemm((int)rows, (int)h.dv, (int)keys, p, h.tk, 1, v, ldv, y + from * ldv, ldv, false);
         }
     }
     return ES_OK;
@@ -109,18 +120,47 @@ size_t kn_cpu_attention_grad_scratch(const kn_call *c)
 }
 
 /* ds = p (dp - sum(p dp)) scale, per row. */
-static void softmax_back(const heads *h, const float *p, float *dp, int64_t rows, float scale)
+static void softmax_back(const heads *h, const float *p, float *dp, int64_t rows, int64_t keys, float scale)
 {
     for (int64_t r = 0; r < rows; r++, p += h->tk, dp += h->tk) {
         kn_vec sum = {};
-        for (int64_t j = 0; j < h->tk; j += KN_LANES) {
-            int n = (int)KN_MIN(KN_LANES, h->tk - j);
+        for (int64_t j = 0; j < keys; j += KN_LANES) {
+            int n = (int)KN_MIN(KN_LANES, keys - j);
             sum += kn_vec_load_n(p + j, n) * kn_vec_load_n(dp + j, n);
         }
         float t = kn_vec_sum(sum);
-        for (int64_t j = 0; j < h->tk; j++)
+        for (int64_t j = 0; j < keys; j++)
             dp[j] = p[j] * (dp[j] - t) * scale;
     }
+}
+
+/* dk and dv are added to block by block, and a causal block reaches only the keys that it sees. */
+static void clear(const heads *h, float *d, int64_t width)
+{
+    for (int64_t j = 0; j < h->tk; j++)
+        for (int64_t e = 0; e < width; e++)
+            d[j * h->n * width + e] = 0.0f;
+}
+
+static void backward_block(const kn_call *c, const heads *h, int64_t i, int64_t from, const float *kt, const float *vt,
+                           float *p)
+{
+    const int64_t ld = h->n * h->d, ldv = h->n * h->dv, ldt = kn_cpu_padded(h->tk);
+    const float *dy = kn_f(&c->in[0]) + start(h, i, h->tq, h->dv) + from * ldv,
+                *q = kn_f(&c->in[1]) + start(h, i, h->tq, h->d), *k = kn_f(&c->in[2]) + start(h, i, h->tk, h->d),
+                *lse = kn_f(&c->in[5]) + i * h->tq + from;
+    float *dq = kn_fo(&c->out[0]) + start(h, i, h->tq, h->d) + from * ld,
+          *dk = kn_fo(&c->out[1]) + start(h, i, h->tk, h->d), *dv = kn_fo(&c->out[2]) + start(h, i, h->tk, h->dv),
+          *dp = p + QUERIES * h->tk;
+    const int rows = (int)KN_MIN(QUERIES, h->tq - from), keys = (int)seen_by(c, h, from + rows - 1);
+    scores(c, h, q, kt, ldt, from, rows, keys, p);
+    for (int64_t r = 0; r < rows; r++)
+        probabilities(p + r * h->tk, seen_by(c, h, from + r), keys, lse[r]);
+    kn_cpu_gemm(rows, keys, (int)h->dv, dy, ldv, 1, vt, ldt, dp, h->tk, false);
+    softmax_back(h, p, dp, rows, keys, c->a->alpha);
+    kn_cpu_gemm(rows, (int)h->d, keys, dp, h->tk, 1, k, ld, dq, ld, false);
+    kn_cpu_gemm(keys, (int)h->d, rows, dp, 1, h->tk, q + from * ld, ld, dk, ld, true);
+    kn_cpu_gemm(keys, (int)h->dv, rows, p, 1, h->tk, dy, ldv, dv, ldv, true);
 }
 
 es_status kn_cpu_attention_grad(const kn_call *c, es_error *err)
@@ -131,27 +171,14 @@ es_status kn_cpu_attention_grad(const kn_call *c, es_error *err)
     const int64_t ldt = kn_cpu_padded(h.tk);
     KN_CPU_FOR(c, i, h.count)
     {
-        const float *dy = kn_f(&c->in[0]) + i * h.tq * h.dv, *q = kn_f(&c->in[1]) + i * h.tq * h.d,
-                    *k = kn_f(&c->in[2]) + i * h.tk * h.d;
-        const float *v = kn_f(&c->in[3]) + i * h.tk * h.dv, *lse = kn_f(&c->in[5]) + i * h.tq;
-        float *dq = kn_fo(&c->out[0]) + i * h.tq * h.d, *dk = kn_fo(&c->out[1]) + i * h.tk * h.d,
-              *dv = kn_fo(&c->out[2]) + i * h.tk * h.dv;
-        float *kt = (float *)(void *)((char *)c->scratch + (size_t)kn_cpu_self() * bytes), *vt = kt + h.d * ldt,
-              *p = vt + h.dv * ldt;
-        float *dp = p + QUERIES * h.tk;
-        kn_cpu_turn(kt, ldt, k, h.d, (int)h.tk, (int)h.d);
-        kn_cpu_turn(vt, ldt, v, h.dv, (int)h.tk, (int)h.dv);
-        for (int64_t from = 0; from < h.tq; from += QUERIES) {
-            int rows = (int)KN_MIN(QUERIES, h.tq - from);
-            scores(c, &h, q, kt, ldt, from, rows, p);
-            for (int64_t r = 0; r < rows; r++)
-                probabilities(p + r * h.tk, seen_by(c, &h, from + r), h.tk, lse[from + r]);
-            kn_cpu_gemm(rows, (int)h.tk, (int)h.dv, dy + from * h.dv, h.dv, 1, vt, ldt, dp, h.tk, false);
-            softmax_back(&h, p, dp, rows, c->a->alpha);
-            kn_cpu_gemm(rows, (int)h.d, (int)h.tk, dp, h.tk, 1, k, h.d, dq + from * h.d, h.d, false);
-            kn_cpu_gemm((int)h.tk, (int)h.d, rows, dp, 1, h.tk, q + from * h.d, h.d, dk, h.d, from > 0);
-            kn_cpu_gemm((int)h.tk, (int)h.dv, rows, p, 1, h.tk, dy + from * h.dv, h.dv, dv, h.dv, from > 0);
-        }
+        const float *k = kn_f(&c->in[2]) + start(&h, i, h.tk, h.d), *v = kn_f(&c->in[3]) + start(&h, i, h.tk, h.dv);
+        float *kt = (float *)(void *)((char *)c->scratch + (size_t)kn_cpu_self() * bytes), *vt = kt + h.d * ldt;
+        kn_cpu_turn(kt, ldt, k, h.n * h.d, (int)h.tk, (int)h.d);
+        kn_cpu_turn(vt, ldt, v, h.n * h.dv, (int)h.tk, (int)h.dv);
+        clear(&h, kn_fo(&c->out[1]) + start(&h, i, h.tk, h.d), h.d);
+        clear(&h, kn_fo(&c->out[2]) + start(&h, i, h.tk, h.dv), h.dv);
+        for (int64_t from = 0; from < h.tq; from += QUERIES)
+            backward_block(c, &h, i, from, kt, vt, vt + h.dv * ldt);
     }
     return ES_OK;
 }

@@ -91,8 +91,8 @@ static const example examples[] = {
     {{"upsample", b_upsample, {IN(1, 1, 2, 2)}, .i = {2}}, {{1, 2, 3, 4}}, {0}, {1, 2, 1, 2, 3, 4, 3, 4, 1, 2, 1, 2, 3, 4, 3, 4}},
     {{"embedding", b_embedding, {IN(3, 2), LABELS(3, 4)}}, {{1, 2, 3, 4, 5, 6}}, {2, 0, 0, 1}, {5, 6, 1, 2, 1, 2, 3, 4}},
     /* scores 0 and ln 3: weights 1/4, 3/4 */
-    {{"attention", b_attention, {IN(1, 1, 1, 1), IN(1, 1, 2, 1), IN(1, 1, 2, 2)}, .f = {0.5f}}, {{2}, {0, LN3}, {4, 8, 12, 24}}, {0}, {10, 20}},
-    {{"attention causal", b_attention, {IN(1, 1, 2, 1), IN(1, 1, 2, 1), IN(1, 1, 2, 1)}, .i = {1}, .f = {1}}, {{1, 1}, {0, LN3}, {4, 8}}, {0}, {4, 7}},
+    {{"attention", b_attention, {IN(1, 1, 1, 1), IN(1, 2, 1, 1), IN(1, 2, 1, 2)}, .f = {0.5f}}, {{2}, {0, LN3}, {4, 8, 12, 24}}, {0}, {10, 20}},
+    {{"attention causal", b_attention, {IN(1, 2, 1, 1), IN(1, 2, 1, 1), IN(1, 2, 1, 1)}, .i = {1}, .f = {1}}, {{1, 1}, {0, LN3}, {4, 8}}, {0}, {4, 7}},
 
     /* q = 1/2 1/2, p = 1/4 3/4, r = 1/2 3/2. D_-1 = sum q (1/r - 1) / 2 = 1/6; D_1 = KL = ln(3) 3/4 - ln 2 */
     {{"alpha -1 and 1", b_alpha_divergence, {IN(1, 2), IN(1, 2)}, .f = {-1, 1, 100}}, {{0, 0}, {0, LN3}}, {0}, {1.0f / 6}},
@@ -268,7 +268,7 @@ M(conv_too_large) { return UNUSED, kn_conv2d(g, image, W(4, 7, 7, 6), 1, 0, 1, 1
 M(depthwise_channels) { return UNUSED, kn_depthwise(g, image, W(3, 3, 5), 1, 1, 1); }
 M(depthwise_rank) { return UNUSED, kn_depthwise(g, image, W(1, 3, 3, 6), 1, 1, 1); }
 M(attention_shapes) { return UNUSED, kn_attention(g, image, W(2, 5, 3, 7), W(2, 5, 3, 7), 1, false); }
-M(attention_causal) { return UNUSED, kn_attention(g, image, W(2, 5, 3, 6), W(2, 5, 3, 6), 1, true); }
+M(attention_causal) { return UNUSED, kn_attention(g, image, W(2, 3, 5, 6), W(2, 3, 5, 6), 1, true); }
 M(embedding_index) { return UNUSED, kn_embedding(g, matrix, matrix); }
 M(bn_gamma) { return UNUSED, kn_batch_norm(g, image, W(5), KN_NONE, 1e-5f, KN_ACT_NONE).y; }
 M(bn_eps) { return UNUSED, kn_batch_norm(g, image, KN_NONE, KN_NONE, 0, KN_ACT_NONE).y; }
@@ -294,7 +294,7 @@ static const mistake mistakes[] = {
     {m_conv_too_large, "conv2d", "kernel of 7"},
     {m_depthwise_channels, "depthwise", "the same c"},
     {m_depthwise_rank, "depthwise", "[kh, kw, c]"},
-    {m_attention_shapes, "attention", "[n, heads, tq, d]"},
+    {m_attention_shapes, "attention", "[n, tq, heads, d]"},
     {m_attention_causal, "attention", "no more queries than keys"},
     {m_embedding_index, "embedding", "i32"},
     {m_bn_gamma, "batch_norm", "[6]"},
