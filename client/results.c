@@ -16,16 +16,31 @@ static void cell_number(cl_table *t, const json_t *m, const char *key, const cha
     cl_table_cell(t, "%s", cl_null(m, key) ? "-" : text);
 }
 
+/* Of a language model. */
+static bool has_bits(const json_t *front)
+{
+    return json_object_get(json_array_get(front, 0), "bits_per_character") != NULL;
+}
+
 void cl_front_print(const json_t *front, FILE *f)
 {
     cl_table t;
-    cl_table_begin(&t, "#>", "accuracy>", "test accuracy>", "params>", "macs>", "latency ms>", "architecture", NULL);
+    if (has_bits(front))
+        cl_table_begin(&t, "#>", "bits/char>", "test bits/char>", "accuracy>", "test accuracy>", "params>", "macs>",
+                       "latency ms>", "architecture", NULL);
+    else
+        cl_table_begin(&t, "#>", "accuracy>", "test accuracy>", "params>", "macs>", "latency ms>", "architecture",
+                       NULL);
     size_t i;
     const json_t *m;
     json_array_foreach(front, i, m)
     {
         char n[32];
         cl_table_cell(&t, "%zu", i + 1);
+        if (has_bits(front)) {
+            cell_number(&t, m, "bits_per_character", "f", 1);
+            cell_number(&t, m, "test_bits_per_character", "f", 1);
+        }
         cell_number(&t, m, "accuracy", "%", 100);
         cell_number(&t, m, "test_accuracy", "%", 100);
         cl_table_cell(&t, "%s", cl_count(cl_int(m, "params"), n));
@@ -48,13 +63,16 @@ static void csv_text(es_str *out, const char *text)
     es_str_add(out, "\"");
 }
 
-static const char *const numbers[] = {"accuracy", "test_accuracy", "params", "macs", "latency_ms", "activation_bytes"};
+static const char *const numbers[] = {
+    "accuracy",           "test_accuracy",          "params", "macs", "latency_ms", "activation_bytes",
+    "bits_per_character", "test_bits_per_character"};
 enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
 
 void cl_front_csv(const json_t *front, es_str *out)
 {
+    const int columns = has_bits(front) ? NUMBERS : NUMBERS - 2;
     es_str_add(out, "architecture");
-    for (int k = 0; k < NUMBERS; k++)
+    for (int k = 0; k < columns; k++)
         es_str_addf(out, ",%s", numbers[k]);
     es_str_add(out, "\n");
     size_t i;
@@ -62,7 +80,7 @@ void cl_front_csv(const json_t *front, es_str *out)
     json_array_foreach(front, i, m)
     {
         csv_text(out, cl_text(m, "architecture"));
-        for (int k = 0; k < NUMBERS; k++) {
+        for (int k = 0; k < columns; k++) {
             char n[32];
             es_str_add(out, ",");
             if (json_is_integer(json_object_get(m, numbers[k])))

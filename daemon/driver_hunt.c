@@ -28,7 +28,7 @@ static dm_found *hunt_add(dm_hunt *h, const es_id *id)
     dm_found *f = &h->found[h->n++];
     memset(f, 0, sizeof *f);
     f->id = *id;
-    f->accuracy = f->latency_ms = f->test_accuracy = NAN;
+    f->accuracy = f->latency_ms = f->test_accuracy = f->bits = f->test_bits = NAN;
     dm_map_put(&h->tickets, id_key(id), (void *)(intptr_t)h->n);
     return f;
 }
@@ -55,11 +55,13 @@ static void hunt_note(dm_hunt *h, const dm_result *r)
         } else if (validation) {
             f->accuracy_known = true;
             f->accuracy = r->value;
+            f->bits = r->loss / M_LN2;
             f->correct = r->correct;
             f->samples = r->samples;
         } else {
             f->test_known = true;
             f->test_accuracy = r->value;
+            f->test_bits = r->loss / M_LN2;
             f->test_correct = r->correct;
             f->test_samples = r->samples;
         }
@@ -121,6 +123,7 @@ double dm_found_value(const dm_found *f, sn_measure m)
     case SN_MEASURE_MACS: return (double)f->cost.macs;
     case SN_MEASURE_ACTIVATION_BYTES: return (double)f->cost.activation_bytes;
     case SN_MEASURE_LATENCY_MS: return f->latency_ms;
+    case SN_MEASURE_BITS: return f->bits;
     case SN_MEASURES: break;
     }
     return NAN;
@@ -220,6 +223,8 @@ static es_status hunt_event(dm_hunt *h, int64_t ticket, es_error *err)
     es_json_str(j, "architecture", text);
     es_json_bool(j, "ok", !f->failed);
     es_json_f64(j, "accuracy", f->accuracy);
+    if (h->s->file->task == SN_TASK_LANGUAGE)
+        es_json_f64(j, "bits_per_character", f->bits);
     es_json_i64(j, "params", f->cost.params);
     es_json_i64(j, "macs", f->cost.macs);
     es_json_f64(j, "latency_ms", f->latency_ms);

@@ -20,6 +20,7 @@ typedef struct dm_found {
     sn_cost cost;
     bool accuracy_known, latency_known, failed, test_known;
     double accuracy, latency_ms, latency_low, latency_high, test_accuracy;
+    double bits, test_bits;                               /* mean cross-entropy, in bits */
     int64_t correct, samples, test_correct, test_samples; /* samples 0: a table's value, without a count */
     char exported[72];                                    /* weights version of the subnet */
 } dm_found;

@@ -24,7 +24,7 @@ typedef struct modules {
 
 static bool modules_takes(const sn_search_file *f)
 {
-    return f->task == SN_TASK_IMAGES && f->supernet.method == SN_METHOD_MODULES;
+    return f->task != SN_TASK_TABLE && f->supernet.method == SN_METHOD_MODULES;
 }
 
 /* ---- the graph */

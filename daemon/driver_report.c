@@ -38,10 +38,15 @@ void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j)
     char *text = dm_hunt_text(h, ticket);
     es_json_object(j, NULL);
     es_json_str(j, "architecture", text);
+    bool language = h->s->file->task == SN_TASK_LANGUAGE; /* its samples, positions of one text, are not independent */
+    if (language) {
+        es_json_f64(j, "bits_per_character", f->bits);
+        es_json_f64(j, "test_bits_per_character", f->test_bits);
+    }
     es_json_f64(j, "accuracy", f->accuracy);
-    report_interval(j, "accuracy_95", f->correct, f->samples);
+    report_interval(j, "accuracy_95", f->correct, language ? 0 : f->samples);
     es_json_f64(j, "test_accuracy", f->test_accuracy);
-    report_interval(j, "test_accuracy_95", f->test_correct, f->test_samples);
+    report_interval(j, "test_accuracy_95", f->test_correct, language ? 0 : f->test_samples);
     es_json_i64(j, "params", f->cost.params);
     es_json_i64(j, "macs", f->cost.macs);
     es_json_f64(j, "latency_ms", f->latency_ms);

@@ -22,7 +22,7 @@ typedef struct supernet {
 
 static bool supernet_takes(const sn_search_file *f)
 {
-    return f->task == SN_TASK_IMAGES && f->supernet.method != SN_METHOD_MODULES;
+    return f->task != SN_TASK_TABLE && f->supernet.method != SN_METHOD_MODULES;
 }
 
 static es_status supernet_batch(dm_hunt *h, int64_t number, int64_t first, int count, es_error *err);

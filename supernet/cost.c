@@ -1,4 +1,5 @@
-/* The cost model: one visitor of the walk. Parameters are weights, biases and batch norm's scale and shift (not its statistics); multiply-adds those of convolutions and linear layers. */
+/* The cost model: one visitor of the walk. Parameters are weights, biases, tables and norms' scale and shift (not their statistics); multiply-adds those of
+ * convolutions, linear layers and attention, of one sample: of tokens, a whole window. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@ int64_t sn_op_params(const sn_op *op)
     case SN_OP_LINEAR: return (int64_t)x->c * y->c;
     case SN_OP_BIAS: return y->c;
     case SN_OP_NORM: return op->affine ? 2 * (int64_t)y->c : 0;
+    case SN_OP_LAYER_NORM: return y->c;
+    case SN_OP_EMBED: return (int64_t)(op->symbols + y->w) * y->c; /* the table and the positions */
     default: return 0;
     }
 }
@@ -26,6 +29,11 @@ int64_t sn_op_macs(const sn_space *sp, const sn_op *op)
     case SN_OP_DEPTHWISE: return sn_op_params(op) * op->out.h * op->out.w;
     case SN_OP_LINEAR:
         return sn_op_params(op) * op->out.h * op->out.w + (op->classifier && sp->spec->count_bias ? op->out.c : 0);
+    case SN_OP_TIED: return (int64_t)op->x[0].c * op->out.c * op->out.h * op->out.w;
+    case SN_OP_ATTENTION: { /* of every query with the keys that it sees, and of their values */
+        int64_t t = (int64_t)op->out.h * op->out.w;
+        return t * (t + 1) / 2 * (op->x[0].c + op->out.c);
+    }
     default: return 0;
     }
 }

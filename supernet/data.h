@@ -8,6 +8,8 @@
  *     sn_loader_eval(l, SN_VALIDATION_SPLIT, first, count, &b, err);            // in stored order, no augmentation
  *     sn_loader_calibration(l, first, count, &b, err);                          // training samples in a fixed drawn order, no augmentation
  *
+ * A data set of tokens (text, token files; supernet/data/tokens.h) has windows as samples: `images` are then their tokens, labels the tokens that follow.
+ *
  * Formats: IDX (gzip or not), CIFAR binary, NPY/NPZ, CSV; supernet/data/formats.h has their parsers. Bytes stay bytes in memory; pad-crop, flip, cutout and
  * normalisation are applied when a batch is made.
  *
@@ -36,13 +38,14 @@ typedef struct sn_data sn_data;
 es_status sn_data_open(const sn_data_config *c, uint64_t seed, const sn_expect *e, sn_data **out,
                        es_error *err) ES_MUST_CHECK;
 void sn_data_close(sn_data **d);
-int64_t sn_data_count(const sn_data *d, sn_split s); /* 0: there is none (no test file named, nothing held out) */
+int64_t sn_data_count(const sn_data *d,
+                      sn_split s); /* samples; 0: there is none (no test file named, nothing held out) */
 void sn_data_shape(const sn_data *d, int *h, int *w, int *c);
 size_t sn_data_bytes(const sn_data *d); /* held in host memory */
 
 typedef struct sn_batch {
-    const float *images;   /* device, [n, h, w, c], valid until the next call on the loader */
-    const int32_t *labels; /* device, [n] */
+    const void *images; /* device, float [n, h, w, c] or int32 [n, tokens], valid until the next call on the loader */
+    const int32_t *labels; /* device, [n] or [n, tokens] */
     int n;
 } sn_batch;
 

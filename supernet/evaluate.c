@@ -72,12 +72,19 @@ static es_status reserve_scores(sn_trainer *t, size_t bytes, es_error *err)
     return ES_OK;
 }
 
-/* The plan that scores `batch` images: sums of correct answers and of cross-entropies. */
+/* Samples scored at once: windows of tokens are long, so as many as a step trains on. */
+static int eval_batch(const sn_trainer *t)
+{
+    int most = sn_space_tokens(t->file->space) ? t->file->supernet.batch : SN_EVAL_BATCH;
+    return most < SN_EVAL_BATCH ? most : SN_EVAL_BATCH;
+}
+
+/* The plan that scores `batch` samples: sums of correct answers and of cross-entropies. */
 static es_status plan_score(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int batch, es_error *err)
 {
     sn_lowered net;
     ES_RETURN(lower(t, a, flags, batch, SN_INFER, &net, err));
-    kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(batch), KN_I32);
+    kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(kn_shape_of(t->graph, net.logits).d[0]), KN_I32);
     kn_output(t->graph, SN_OUT_CORRECT, kn_reduce_sum(t->graph, kn_correct(t->graph, net.logits, labels), KN_AXES_ALL));
     kn_output(t->graph, SN_OUT_LOSS,
               kn_reduce_sum(t->graph, kn_cross_entropy(t->graph, net.logits, labels, 0), KN_AXES_ALL));
@@ -87,20 +94,21 @@ static es_status plan_score(sn_trainer *t, const sr_arch *a, const uint8_t *flag
 static es_status score(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, sn_split split,
                        int64_t count, sn_evaluation *out, es_error *err)
 {
-    int64_t batches = (count + SN_EVAL_BATCH - 1) / SN_EVAL_BATCH;
+    const int64_t most = eval_batch(t), batches = (count + most - 1) / most;
+    const int64_t positions = sn_space_positions(t->file->space);
     int planned = 0;
     float *host = es_xcalloc(2 * (size_t)batches, sizeof *host);
     es_status s;
     ES_GOTO(reserve_scores(t, 2 * (size_t)batches * sizeof(float), err));
     for (int64_t i = 0; i < batches; i++) {
-        int64_t left = count - i * SN_EVAL_BATCH;
-        int n = (int)(left < SN_EVAL_BATCH ? left : SN_EVAL_BATCH);
+        int64_t left = count - i * most;
+        int n = (int)(left < most ? left : most);
         sn_batch b;
         if (n != planned) {
             ES_GOTO(plan_score(t, a, flags, n, err));
             planned = n;
         }
-        ES_GOTO(sn_loader_eval(t->loader, split, i * SN_EVAL_BATCH, n, &b, err));
+        ES_GOTO(sn_loader_eval(t->loader, split, i * most, n, &b, err));
         float *to = (float *)t->scores + 2 * i;
         kn_binding bind = {.in = {[SN_IN_IMAGES] = b.images, [SN_IN_LABELS] = b.labels},
                            .out = {[SN_OUT_CORRECT] = to, [SN_OUT_LOSS] = to + 1},
@@ -113,9 +121,9 @@ static es_status score(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn
     memset(out, 0, sizeof *out);
     for (int64_t i = 0; i < batches; i++) {
         out->correct += (uint64_t)llroundf(host[2 * i]);
-        out->loss += (double)host[2 * i + 1] / (double)count;
+        out->loss += (double)host[2 * i + 1] / (double)(count * positions);
     }
-    out->samples = (uint64_t)count;
+    out->samples = (uint64_t)(count * positions);
 fail:
     free(host);
     return s;

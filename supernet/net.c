@@ -10,7 +10,7 @@
 typedef struct draft {
     sn_op_kind kind;
     bool used, bias, affine, zero_gamma;
-    int order, unit, out, k, in;
+    int order, unit, out, k, in; /* of an embedding: in positions, k symbols */
     char name[128];
 } draft;
 typedef struct declaration {
@@ -23,7 +23,7 @@ static int larger(int a, int b) { return a > b ? a : b; }
 static uint32_t declare(sn_walk *w, const sn_op *op)
 {
     declaration *d = w->ctx;
-    if (op->slot < 0 || op->kind == SN_OP_DROPOUT || op->kind == SN_OP_DROP_PATH)
+    if (op->slot < 0 || op->kind == SN_OP_DROPOUT || op->kind == SN_OP_DROP_PATH || op->kind == SN_OP_TIED)
         return 0;
     draft *s = &d->slot[op->slot];
     if (op->kind == SN_OP_BIAS) {
@@ -42,8 +42,10 @@ static uint32_t declare(sn_walk *w, const sn_op *op)
     s->affine |= op->affine;
     s->zero_gamma |= op->zero_gamma;
     s->out = larger(s->out, op->out.c);
-    s->k = larger(s->k, op->k);
-    s->in = larger(s->in, op->kind == SN_OP_CONV ? op->x[0].c / op->groups : op->x[0].c);
+    s->k = larger(s->k, op->kind == SN_OP_EMBED ? op->symbols : op->k);
+    s->in = larger(s->in, op->kind == SN_OP_CONV    ? op->x[0].c / op->groups
+                          : op->kind == SN_OP_EMBED ? op->out.w
+                                                    : op->x[0].c);
     return 0;
 }
 
@@ -62,6 +64,14 @@ static es_status add(sn_net *n, int set, const draft *d, const char *suffix, kn_
 static es_status add_slot(sn_net *n, const draft *d, sn_slot *s, es_error *err)
 {
     s->k = d->k;
+    if (d->kind == SN_OP_EMBED) {
+        ES_RETURN(add(n, KN_SET_WEIGHTS, d, "table", KN_SHAPE(d->k, d->out), KN_INIT_NORMAL_002, KN_PARAM_DECAY,
+                      &s->weight, err));
+        return add(n, KN_SET_WEIGHTS, d, "position", KN_SHAPE(d->in, d->out), KN_INIT_NORMAL_002, KN_PARAM_DECAY,
+                   &s->position, err);
+    }
+    if (d->kind == SN_OP_LAYER_NORM)
+        return add(n, KN_SET_WEIGHTS, d, "gamma", KN_SHAPE(d->out), KN_INIT_ONE, 0, &s->gamma, err);
     if (d->kind == SN_OP_NORM) {
         kn_shape c = KN_SHAPE(d->out);
         if (d->affine) {
@@ -76,9 +86,9 @@ static es_status add_slot(sn_net *n, const draft *d, sn_slot *s, es_error *err)
                      : d->kind == SN_OP_CONV ? KN_SHAPE(d->out, d->k, d->k, d->in)
                                              : KN_SHAPE(d->k, d->k, d->out);
     unsigned flags = KN_PARAM_DECAY | (d->kind == SN_OP_DEPTHWISE ? KN_PARAM_DEPTHWISE : 0);
-    /* With a bias no norm follows: the usual initialisation of such layers. Else He's, as the benchmark's twin. */
-    ES_RETURN(add(n, KN_SET_WEIGHTS, d, "weight", shape, d->bias ? KN_INIT_UNIFORM_IN : KN_INIT_HE_OUT, flags,
-                  &s->weight, err));
+    /* With a bias no norm follows: the usual initialisation of such layers. Else He's, and of transformers their own, as the benchmark's twins. */
+    kn_init_kind init = n->space->spec->vocabulary ? KN_INIT_NORMAL_002 : d->bias ? KN_INIT_UNIFORM_IN : KN_INIT_HE_OUT;
+    ES_RETURN(add(n, KN_SET_WEIGHTS, d, "weight", shape, init, flags, &s->weight, err));
     return d->bias ? add(n, KN_SET_WEIGHTS, d, "bias", KN_SHAPE(d->out), KN_INIT_ZERO, 0, &s->bias, err) : ES_OK;
 }
 
@@ -115,7 +125,7 @@ es_status sn_net_new(const sn_space *sp, sn_net **out, es_error *err)
     n->stats = kn_params_new();
     n->slot = es_xcalloc((size_t)sp->slots + 1, sizeof *n->slot);
     for (int i = 0; i < sp->slots; i++)
-        n->slot[i] = (sn_slot){-1, -1, -1, -1, -1, -1, 0};
+        n->slot[i] = (sn_slot){-1, -1, -1, -1, -1, -1, -1, 0};
     ES_GOTO(sn_walk_run(&w, err));
     ES_GOTO(add_all(n, d.slot, err));
     kn_params_seal(n->params);
@@ -175,6 +185,12 @@ int sn_net_op_slices(const sn_net *n, const sn_op *op, sn_slice out[SN_OP_SLICES
         out[count++] = slice1(KN_SET_STATS, s->mean, c);
         out[count++] = slice1(KN_SET_STATS, s->var, c);
         return count;
+    case SN_OP_LAYER_NORM: out[0] = slice1(KN_SET_WEIGHTS, s->gamma, c); return 1;
+    case SN_OP_EMBED:
+        out[0] = (sn_slice){KN_SET_WEIGHTS, s->weight, {.extent = {op->symbols, c, 1, 1, 1}}};
+        out[1] = (sn_slice){KN_SET_WEIGHTS, s->position, {.extent = {op->out.w, c, 1, 1, 1}}};
+        return 2;
+    case SN_OP_TIED: out[0] = (sn_slice){KN_SET_WEIGHTS, s->weight, {.extent = {c, op->x[0].c, 1, 1, 1}}}; return 1;
     default: return 0;
     }
 }

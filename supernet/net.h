@@ -43,8 +43,9 @@ typedef struct sn_lower_options {
 
 typedef struct sn_lowered {
     kn_val
-        images; /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution */
-    kn_val logits; /* [batch, classes] */
+        images; /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution;
+                 * of tokens I32 [batch * tokens] */
+    kn_val logits; /* [batch, classes]; of tokens [batch * tokens, vocabulary], each the next one's */
 } sn_lowered;
 
 es_status sn_net_lower(const sn_net *n, const sr_arch *a, const sn_lower_options *o, kn_graph *g, sn_lowered *out,

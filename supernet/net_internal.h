@@ -8,7 +8,7 @@ enum { SN_OP_SLICES_MAX = 4 };
 
 /* Of one slot. Parameters that the layer does not have are -1. */
 typedef struct sn_slot {
-    kn_param weight, bias, gamma, beta, mean, var;
+    kn_param weight, bias, gamma, beta, mean, var, position;
     int k; /* the largest kernel: smaller ones are its centre */
 } sn_slot;
 
@@ -19,7 +19,7 @@ struct sn_net {
     int *unit_of[KN_SETS]; /* by parameter */
 };
 
-/* The parameter slices of one layer: weight; or bias; or gamma, beta (when affine), mean, var. Returns how many. */
+/* The parameter slices of one layer: weight; or bias; or gamma, beta (when affine), mean, var; or table, position; or gamma. Returns how many. */
 int sn_net_op_slices(const sn_net *n, const sn_op *op, sn_slice out[SN_OP_SLICES_MAX]);
 
 #endif

@@ -1,4 +1,7 @@
-/* Lowering: the visitor of the walk that adds graph nodes. It formats no text and looks nothing up by name. Values after global pooling or flatten have rank 2. */
+/* Lowering: the visitor of the walk that adds graph nodes. It formats no text and looks nothing up by name. Values after global pooling or flatten have rank 2, and so has everything
+ * made of tokens: a row for each position of each sample. */
+#include <math.h>
+
 #include "supernet/net_internal.h"
 
 typedef struct lowering {
@@ -52,6 +55,26 @@ static kn_val norm(lowering *l, const sn_walk *w, const sn_op *op)
     return bn.y;
 }
 
+static kn_val embed(lowering *l, const sn_op *op)
+{
+    kn_graph *g = l->g;
+    sn_slice s[SN_OP_SLICES_MAX];
+    int n = l->o->batch, t = op->out.w, c = op->out.c;
+    sn_net_op_slices(l->net, op, s);
+    kn_val x = kn_reshape(g, kn_embedding(g, op->x[0].ref, param(l, &s[0])), KN_SHAPE(n, t, c));
+    return kn_reshape(g, kn_add(g, x, param(l, &s[1])), KN_SHAPE(n * t, c));
+}
+
+static kn_val attention(lowering *l, const sn_op *op)
+{
+    int n = l->o->batch, t = op->out.w, c = op->out.c, dim = c / op->heads;
+    kn_val v[3];
+    for (int i = 0; i < 3; i++)
+        v[i] = kn_reshape(l->g, op->x[i].ref, KN_SHAPE(n, t, op->heads, dim));
+    kn_val y = kn_attention(l->g, v[0], v[1], v[2], 1.0f / sqrtf((float)dim), true);
+    return kn_reshape(l->g, y, KN_SHAPE(n * t, c));
+}
+
 static kn_val concat(lowering *l, const sn_op *op)
 {
     kn_val v[KN_IN_MAX];
@@ -69,7 +92,10 @@ static uint32_t lower(sn_walk *w, const sn_op *op)
     bool random = l->o->regularise && l->o->mode == SN_TRAIN && !w->frozen;
     sn_slice s[SN_OP_SLICES_MAX];
     switch (op->kind) {
-    case SN_OP_INPUT: return l->images = kn_input(g, SN_IN_IMAGES, KN_SHAPE(n, op->out.h, op->out.w, c), KN_F32);
+    case SN_OP_INPUT:
+        if (w->space->spec->vocabulary)
+            return l->images = kn_input(g, SN_IN_IMAGES, KN_SHAPE(n * op->out.w), KN_I32);
+        return l->images = kn_input(g, SN_IN_IMAGES, KN_SHAPE(n, op->out.h, op->out.w, c), KN_F32);
     case SN_OP_RESIZE: return resize(g, x, n, op->x[0].h, op->out.h, c);
     case SN_OP_CONV:
         sn_net_op_slices(l->net, op, s);
@@ -93,6 +119,12 @@ static uint32_t lower(sn_walk *w, const sn_op *op)
     case SN_OP_ZERO: return kn_constant(g, KN_SHAPE(n, op->out.h, op->out.w, c), 0);
     case SN_OP_DROPOUT: return random ? kn_dropout(g, x, op->rate, (uint32_t)op->slot, op->per_channel) : x;
     case SN_OP_DROP_PATH: return random ? kn_drop_path(g, x, op->rate, (uint32_t)op->slot) : x;
+    case SN_OP_EMBED: return embed(l, op);
+    case SN_OP_LAYER_NORM:
+        sn_net_op_slices(l->net, op, s);
+        return kn_layer_norm(g, x, param(l, s), KN_NONE, w->space->spec->eps);
+    case SN_OP_ATTENTION: return attention(l, op);
+    case SN_OP_TIED: sn_net_op_slices(l->net, op, s); return kn_linear(g, x, param(l, s));
     case SN_OP_OUTPUT: return l->logits = x;
     }
     return KN_NONE;

@@ -12,8 +12,8 @@
 #include "base/str.h"
 #include "supernet/searchfile_internal.h"
 
-static const char *const measure_names[SN_MEASURES + 1] = {"accuracy",         "params",     "macs",
-                                                           "activation_bytes", "latency_ms", NULL};
+static const char *const measure_names[SN_MEASURES + 1] = {
+    "accuracy", "params", "macs", "activation_bytes", "latency_ms", "bits_per_character", NULL};
 const char *sn_measure_name(sn_measure m) { return measure_names[m]; }
 bool sn_measure_known(sn_measure m)
 {
@@ -99,6 +99,40 @@ static es_status read_data(reading *r, const es_yaml_node *task, es_error *err)
     return es_yaml_get_i64(n, "limit", 0, 1000000000, &d->limit, err);
 }
 
+/* A number of tokens at the end of the training file, or a file. */
+static es_status read_token_validation(reading *r, const es_yaml_node *n, sn_data_config *d, es_error *err)
+{
+    const es_yaml_node *v = es_yaml_find(n, "validation");
+    d->validation = -1;
+    if (v && v->kind == ES_YAML_SCALAR && !v->quoted && v->text[strspn(v->text, "0123456789_kMG.")] == 0)
+        return es_yaml_get_i64(n, "validation", 0, INT64_MAX, &d->validation, err);
+    return get_path(r, n, "validation", d->validation_file, err);
+}
+
+static es_status read_token_data(reading *r, const es_yaml_node *task, es_error *err)
+{
+    static const char *const keys[] = {"format", "type", "train", "validation", "test", "limit", NULL};
+    static const char *const formats[] = {"text", "tokens", NULL}, *const types[] = {"uint8", "uint16", "uint32", NULL};
+    sn_data_config *d = &r->f->data;
+    const es_yaml_node *n = es_yaml_find(task, "data"), *type;
+    int format = 0, item = 1;
+    if (!n)
+        return es_yaml_fail(task, err, "`data` is missing: {format: text or tokens, train: PATH, test: PATH}");
+    ES_RETURN(es_yaml_check_keys(n, keys, err));
+    ES_RETURN(es_yaml_get_enum(n, "format", formats, &format, err));
+    ES_RETURN(es_yaml_get_enum(n, "type", types, &item, err));
+    d->format = format ? SN_DATA_TOKENS : SN_DATA_TEXT;
+    d->token_bytes = 1 << item;
+    if ((type = es_yaml_find(n, "type")) && !format)
+        return es_yaml_fail(type, err, "a text has bytes; `type` is for files of token ids (format: tokens)");
+    if (!es_yaml_find(n, "train"))
+        return es_yaml_fail(n, err, "`train` is missing: where the training text is");
+    ES_RETURN(get_path(r, n, "train", d->train, err));
+    ES_RETURN(get_path(r, n, "test", d->test, err));
+    ES_RETURN(read_token_validation(r, n, d, err));
+    return es_yaml_get_i64(n, "limit", 0, INT64_MAX, &d->limit, err);
+}
+
 static es_status read_augment(const es_yaml_node *n, sn_augment_config *a, es_error *err)
 {
     static const char *const keys[] = {"pad_crop", "flip", "cutout", "normalise", NULL};
@@ -113,8 +147,9 @@ static es_status read_augment(const es_yaml_node *n, sn_augment_config *a, es_er
 
 static es_status read_task(reading *r, const es_yaml_node *root, es_error *err)
 {
-    static const char *const kinds[] = {"image-classification", "table", NULL};
+    static const char *const kinds[] = {"image-classification", "table", "language-model", NULL};
     static const char *const image_keys[] = {"kind", "data", "augment", NULL};
+    static const char *const token_keys[] = {"kind", "data", "context", NULL};
     static const char *const table_keys[] = {"kind", "file", "architecture", "value", "report", NULL};
     const es_yaml_node *n = es_yaml_find(root, "task");
     sn_table_config *t = &r->f->table;
@@ -125,7 +160,13 @@ static es_status read_task(reading *r, const es_yaml_node *root, es_error *err)
     ES_RETURN(es_yaml_expect(n, ES_YAML_MAP, err));
     ES_RETURN(es_yaml_get_enum(n, "kind", kinds, &kind, err));
     r->f->task = (sn_task_kind)kind;
-    ES_RETURN(es_yaml_check_keys(n, r->f->task == SN_TASK_TABLE ? table_keys : image_keys, err));
+    ES_RETURN(es_yaml_check_keys(n,
+                                 r->f->task == SN_TASK_TABLE      ? table_keys
+                                 : r->f->task == SN_TASK_LANGUAGE ? token_keys
+                                                                  : image_keys,
+                                 err));
+    if (r->f->task == SN_TASK_LANGUAGE)
+        return read_token_data(r, n, err);
     if (r->f->task == SN_TASK_IMAGES) {
         ES_RETURN(read_data(r, n, err));
         return read_augment(es_yaml_find(n, "augment"), &r->f->augment, err);
@@ -193,7 +234,8 @@ static es_status read_objectives(const es_yaml_node *root, sn_search_file *f, es
     static const char *const directions[] = {"min", "max", NULL};
     const es_yaml_node *n = es_yaml_find(root, "objectives");
     f->objectives = 2;
-    f->objective[0] = (sn_objective){SN_MEASURE_ACCURACY, true};
+    f->objective[0] = f->task == SN_TASK_LANGUAGE ? (sn_objective){SN_MEASURE_BITS, false}
+                                                  : (sn_objective){SN_MEASURE_ACCURACY, true};
     f->objective[1] = (sn_objective){SN_MEASURE_MACS, false};
     if (!n)
         return ES_OK;
@@ -224,6 +266,8 @@ static es_status read_objectives(const es_yaml_node *root, sn_search_file *f, es
                 return es_yaml_fail(item, err, "%s is there twice", measure_names[m]);
         if (f->task == SN_TASK_TABLE && m == SN_MEASURE_LATENCY_MS)
             return es_yaml_fail(item, err, "latency cannot be measured in a search of a table");
+        if (f->task != SN_TASK_LANGUAGE && m == SN_MEASURE_BITS)
+            return es_yaml_fail(item, err, "bits per character are of a language-model task");
     }
     return ES_OK;
 }
@@ -301,6 +345,29 @@ static es_status read_name(const es_yaml_node *root, sn_search_file *f, es_error
     return ES_OK;
 }
 
+/* The space reads what the task has. */
+static es_status check_task_space(const es_yaml_node *root, const sn_search_file *f, es_error *err)
+{
+    const es_yaml_node *space = es_yaml_find(root, "space"),
+                       *context = es_yaml_find(es_yaml_find(root, "task"), "context");
+    bool tokens = sn_space_tokens(f->space);
+    int64_t n;
+    if (f->task == SN_TASK_LANGUAGE && !tokens)
+        return es_yaml_fail(
+            space, err,
+            "the task has tokens, but the space's input is images: {tokens: ..., vocabulary: ...} is needed");
+    if (f->task == SN_TASK_IMAGES && tokens)
+        return es_yaml_fail(space, err,
+                            "the task has images, but the space's input is tokens: is the task a language-model?");
+    if (!context)
+        return ES_OK;
+    ES_RETURN(es_yaml_i64(context, 1, 65536, &n, err));
+    if (n != sn_space_positions(f->space))
+        return es_yaml_fail(context, err, "the space reads windows of %d tokens; allowed: %d, or no `context`",
+                            sn_space_positions(f->space), sn_space_positions(f->space));
+    return ES_OK;
+}
+
 static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
 {
     static const char *const keys[] = {"name",       "seed",        "task",   "space",     "supernet", "search",
@@ -310,6 +377,7 @@ static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
     ES_RETURN(read_name(root, f, err));
     ES_RETURN(read_task(r, root, err));
     ES_RETURN(read_space(r, root, err));
+    ES_RETURN(check_task_space(root, f, err));
     const es_yaml_node *supernet = es_yaml_find(root, "supernet");
     if (supernet && f->task == SN_TASK_TABLE)
         return es_yaml_fail(supernet, err, "a search of a table trains nothing: leave `supernet` out");
@@ -320,9 +388,11 @@ static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
     ES_RETURN(read_constraints(root, f, err));
     ES_RETURN(read_rest(root, f, err));
     for (int i = 0; i < f->objectives; i++)
-        if (f->task == SN_TASK_IMAGES && f->objective[i].measure == SN_MEASURE_ACCURACY && f->data.validation == 0)
+        if (f->task != SN_TASK_TABLE && f->data.validation == 0 && !f->data.validation_file[0] &&
+            (f->objective[i].measure == SN_MEASURE_ACCURACY || f->objective[i].measure == SN_MEASURE_BITS))
             return es_yaml_fail(es_yaml_find(es_yaml_find(es_yaml_find(root, "task"), "data"), "validation"), err,
-                                "0 samples are held out, but the objective `accuracy` needs some; allowed: at least 1");
+                                "0 samples are held out, but the objective `%s` needs some; allowed: at least 1",
+                                measure_names[f->objective[i].measure]);
     return ES_OK;
 }
 

@@ -14,16 +14,25 @@
 
 enum { SN_OBJECTIVES_MAX = 4, SN_PATH_MAX = 512 };
 
-typedef enum sn_task_kind { SN_TASK_IMAGES, SN_TASK_TABLE } sn_task_kind;
-typedef enum sn_data_format { SN_DATA_IDX, SN_DATA_CIFAR, SN_DATA_NPY, SN_DATA_CSV } sn_data_format;
+typedef enum sn_task_kind { SN_TASK_IMAGES, SN_TASK_TABLE, SN_TASK_LANGUAGE } sn_task_kind;
+typedef enum sn_data_format {
+    SN_DATA_IDX,
+    SN_DATA_CIFAR,
+    SN_DATA_NPY,
+    SN_DATA_CSV,
+    SN_DATA_TEXT,
+    SN_DATA_TOKENS
+} sn_data_format;
 
 typedef struct sn_data_config {
     sn_data_format format;
     char train
         [SN_PATH_MAX]; /* IDX: prefix of "-images-idx3-ubyte[.gz]" and "-labels-idx1-ubyte[.gz]"; CIFAR: comma-separated files; NPY/NPZ, CSV: see docs */
     char test[SN_PATH_MAX];
-    int64_t validation; /* samples held out of the training set, drawn by the seed */
-    int64_t limit;      /* 0: all; use only the first so many training samples */
+    char validation_file[SN_PATH_MAX]; /* tokens only; empty: the end of the training tokens */
+    int token_bytes;                   /* TOKENS: of a raw file */
+    int64_t validation; /* samples held out of the training set, drawn by the seed; tokens at its end, -1 a tenth */
+    int64_t limit;      /* 0: all; use only the first so many training samples (or tokens) */
 } sn_data_config;
 
 typedef struct sn_augment_config {
@@ -82,10 +91,12 @@ typedef enum sn_measure {
     SN_MEASURE_MACS,
     SN_MEASURE_ACTIVATION_BYTES,
     SN_MEASURE_LATENCY_MS,
+    SN_MEASURE_BITS, /* mean cross-entropy of a token in bits; of text: per character (byte) */
     SN_MEASURES
 } sn_measure;
-const char *sn_measure_name(sn_measure m); /* "accuracy", "params", "macs", "activation_bytes", "latency_ms" */
-bool sn_measure_known(sn_measure m);       /* computed by the cost model, without training or measuring */
+const char *sn_measure_name(
+    sn_measure m); /* "accuracy", "params", "macs", "activation_bytes", "latency_ms", "bits_per_character" */
+bool sn_measure_known(sn_measure m); /* computed by the cost model, without training or measuring */
 
 typedef struct sn_objective {
     sn_measure measure;

@@ -73,6 +73,9 @@ void sn_space_input(const sn_space *sp, int *height, int *width, int *channels)
 
 int sn_space_classes(const sn_space *sp) { return sp->spec->stage[sp->spec->stages - 1].o.classes; }
 
+bool sn_space_tokens(const sn_space *sp) { return sp->spec->vocabulary > 0; }
+int sn_space_positions(const sn_space *sp) { return sn_space_tokens(sp) ? sp->spec->width : 1; }
+
 const char *sn_notation_label(const sn_named *f, const sr_arch *a)
 {
     return f->labels[f->field.gene < 0 ? 0 : a->gene[f->field.gene]];

@@ -5,8 +5,8 @@
 
 #include "supernet/walk.h"
 
-const char *const sn_field_names[SN_FIELDS + 1] = {"block",  "width", "kernel",     "expand",
-                                                   "groups", "se",    "activation", NULL};
+const char *const sn_field_names[SN_FIELDS + 1] = {"block", "width",      "kernel", "expand", "groups",
+                                                   "se",    "activation", "heads",  NULL};
 const char *const sn_act_names[] = {"none", "relu", "relu6",   "hswish", "hsigmoid",
                                     "silu", "gelu", "sigmoid", "tanh",   NULL};
 static const char *const per_names[] = {"stage", "layer", NULL};
@@ -156,6 +156,7 @@ static es_status read_options(const es_yaml_node *n, const sn_spec *spec, sn_sta
     ES_RETURN(get_float(n, "rate", 0, 0.9, &o->rate, err));
     ES_RETURN(get_int(n, "divisor", 1, 64, &o->divisor, err));
     ES_RETURN(get_int(n, "reduce", 1, 64, &o->reduce, err));
+    ES_RETURN(get_int(n, "head_dim", 1, 256, &o->head_dim, err));
     o->shortcut = (sn_shortcut)shortcut;
     o->max_pool = pool;
     o->preact = order;
@@ -206,6 +207,7 @@ static void stage_defaults(sn_stage_spec *s, const sn_spec *spec, const es_yaml_
                               .se_act = -1,
                               .se_gate = KN_ACT_SIGMOID,
                               .max_pool = true,
+                              .head_dim = 64,
                               .reduce = 4};
     set_one(&s->depth, 1);
     set_one(&s->range[SN_ACT], act);
@@ -233,7 +235,7 @@ static void field_defaults(sn_stage_spec *s, unsigned uses)
 
 static es_status read_fields(const es_yaml_node *n, sn_stage_spec *s, unsigned uses, es_error *err)
 {
-    static const int most[SN_FIELDS] = {0, 16384, 15, 16, 1024, 1, 0};
+    static const int most[SN_FIELDS] = {0, 16384, 15, 16, 1024, 1, 0, 256};
     bool even = true;
     for (int b = 0; b < s->range[SN_BLOCK].n; b++)
         even &= sn_block_kinds[s->range[SN_BLOCK].values[b]]->even_kernels;
@@ -261,7 +263,7 @@ static es_status read_stage(const es_yaml_node *n, sn_spec *spec, int index, boo
     stage_defaults(s, spec, n, index, per_layer, act);
     bool stem = index == -1;
     int kind = 0, per = per_layer;
-    sn_block_kind_find("conv", &kind);
+    sn_block_kind_find(spec->vocabulary ? "embedding" : "conv", &kind);
     snprintf(s->name, sizeof s->name, stem ? "stem" : "stages.%d", index);
     const es_yaml_node *block = es_yaml_find(n, "block");
     set_one(&s->range[SN_BLOCK], kind);
@@ -272,6 +274,12 @@ static es_status read_stage(const es_yaml_node *n, sn_spec *spec, int index, boo
         if (!block)
             return es_yaml_fail(n, err, "a stage needs `block:`, the kind of its blocks");
         ES_RETURN(read_range(block, SN_BLOCK, 0, 0, &s->range[SN_BLOCK], err));
+        for (int b = 0; b < s->range[SN_BLOCK].n; b++) {
+            const sn_block_kind *k = sn_block_kinds[s->range[SN_BLOCK].values[b]];
+            if (k->tokens != (spec->vocabulary > 0))
+                return es_yaml_fail(block, err, "%s is a block for %s, but the space's input is %s", k->name,
+                                    k->tokens ? "tokens" : "images", k->tokens ? "images" : "tokens");
+        }
     }
     unsigned uses = 0, needs = 0;
     for (int b = 0; b < s->range[SN_BLOCK].n; b++) {
@@ -434,11 +442,28 @@ static es_status read_cells(const es_yaml_node *n, sn_spec *spec, es_error *err)
     return ES_OK;
 }
 
+/* input: {tokens: 1024, vocabulary: 256} */
+static es_status read_token_input(const es_yaml_node *n, sn_spec *spec, es_error *err)
+{
+    static const char *const keys[] = {"tokens", "vocabulary", NULL};
+    spec->height = spec->channels = 1;
+    ES_RETURN(es_yaml_check_keys(n, keys, err));
+    ES_RETURN(get_int(n, "tokens", 1, 65536, &spec->width, err));
+    ES_RETURN(get_int(n, "vocabulary", 2, 1 << 20, &spec->vocabulary, err));
+    return spec->width && spec->vocabulary
+               ? ES_OK
+               : es_yaml_fail(n, err, "`%s` is missing: an input of tokens is {tokens: 1024, vocabulary: 256}",
+                              spec->width ? "vocabulary" : "tokens");
+}
+
 static es_status read_input(const es_yaml_node *n, const es_yaml_node *root, sn_spec *spec, es_error *err)
 {
     char rest;
+    if (n && n->kind == ES_YAML_MAP)
+        return read_token_input(n, spec, err);
     if (!n)
-        return es_yaml_fail(root, err, "`input` is missing: height x width x channels, as 32x32x3");
+        return es_yaml_fail(
+            root, err, "`input` is missing: height x width x channels, as 32x32x3, or {tokens: 1024, vocabulary: 256}");
     if (n->kind != ES_YAML_SCALAR ||
         sscanf(n->text, "%dx%dx%d%c", &spec->height, &spec->width, &spec->channels, &rest) != 3)
         return es_yaml_fail(n, err, "expected height x width x channels, as 32x32x3");
@@ -454,6 +479,8 @@ static es_status read_resolution(const es_yaml_node *n, sn_spec *spec, es_error 
 {
     if (!n)
         return ES_OK;
+    if (spec->vocabulary)
+        return es_yaml_fail(n, err, "an input of tokens has no resolution");
     ES_RETURN(read_range(n, SN_FIELDS, 1, 4096, &spec->resolution, err));
     for (int i = 0; i < spec->resolution.n; i++) {
         int r = spec->resolution.values[i], g = gcd(r, spec->height);
@@ -504,13 +531,18 @@ static es_status read_notation(const es_yaml_node *n, sn_spec *spec, es_error *e
 
 static es_status read_stages(const es_yaml_node *root, sn_spec *spec, es_error *err)
 {
-    int act = KN_ACT_SILU, per = 1;
+    int act = spec->vocabulary ? KN_ACT_GELU : KN_ACT_SILU, per = 1;
     ES_RETURN(es_yaml_get_enum(root, "activation", sn_act_names, &act, err));
     ES_RETURN(es_yaml_get_enum(root, "per", per_names, &per, err));
     const es_yaml_node *stem = es_yaml_find(root, "stem"), *stages = es_yaml_find(root, "stages"),
                        *head = es_yaml_find(root, "head");
-    if (!stages || !head)
+    if (!stages || (!head && !spec->vocabulary))
         return es_yaml_fail(root, err, "`%s` is missing", stages ? "head" : "stages");
+    if (head && spec->vocabulary)
+        return es_yaml_fail(head, err,
+                            "a space of tokens ends with a norm and the embedding table itself: leave `head` out");
+    if (!stem && spec->vocabulary)
+        return es_yaml_fail(root, err, "`stem` is missing: the widths of the embedding, as {width: [384, 512]}");
     ES_RETURN(es_yaml_expect(stages, ES_YAML_LIST, err));
     if (stages->count < 1 || stages->count > SN_STAGES_MAX)
         return es_yaml_fail(stages, err, "%zu stages; allowed: 1 to %d", stages->count, SN_STAGES_MAX);
@@ -519,7 +551,16 @@ static es_status read_stages(const es_yaml_node *root, sn_spec *spec, es_error *
         ES_RETURN(read_stage(stem, spec, -1, false, act, &spec->stage[spec->stages++], err));
     for (size_t i = 0; i < stages->count; i++)
         ES_RETURN(read_stage(stages->items[i], spec, (int)i, per, act, &spec->stage[spec->stages++], err));
-    return read_head(head, spec, act, &spec->stage[spec->stages++], err);
+    sn_stage_spec *last = &spec->stage[spec->stages++];
+    if (!spec->vocabulary)
+        return read_head(head, spec, act, last, err);
+    int kind = 0;
+    stage_defaults(last, spec, root, -1, false, act);
+    snprintf(last->name, sizeof last->name, "head");
+    sn_block_kind_find("language_head", &kind);
+    set_one(&last->range[SN_BLOCK], kind);
+    last->o.classes = spec->vocabulary;
+    return ES_OK;
 }
 
 static es_status read_root(const es_yaml_node *n, sn_spec *spec, es_error *err)

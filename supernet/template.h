@@ -33,6 +33,7 @@ typedef enum sn_field_kind {
     SN_GROUPS,
     SN_SE,
     SN_ACT,
+    SN_HEADS,
     SN_FIELDS
 } sn_field_kind;
 extern const char *const sn_field_names[SN_FIELDS + 1]; /* "block", "width" ... NULL */
@@ -64,6 +65,7 @@ typedef struct sn_block_options {
     bool spatial, max_pool, flatten;
     int reduce;
     int cell;
+    int head_dim;                                     /* transformer: width of one attention head */
     int classes, hidden, hidden_width[SN_HIDDEN_MAX]; /* head */
 } sn_block_options;
 
@@ -92,8 +94,9 @@ typedef struct sn_spec {
     es_arena *arena; /* owns everything below */
     char *name, *notation, *join;
     int columns;
-    char **column; /* patterns of the `columns` notation */
-    int height, width, channels;
+    char **column;               /* patterns of the `columns` notation */
+    int height, width, channels; /* of tokens: 1, how many, 1 */
+    int vocabulary;              /* 0: images */
     sn_range resolution;
     float eps;
     bool count_bias; /* of the classifier, as multiply-adds (NAS-Bench-201) */

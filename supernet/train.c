@@ -37,7 +37,8 @@ static void set_schedule(sn_trainer *t, uint64_t steps, double warmup_epochs)
 static es_status open_data(sn_trainer *t, es_error *err)
 {
     const sn_search_file *f = t->file;
-    sn_expect e = {.classes = sn_space_classes(f->space)};
+    sn_expect e = {.classes = sn_space_classes(f->space),
+                   .tokens = sn_space_tokens(f->space) ? sn_space_positions(f->space) : 0};
     sn_space_input(f->space, &e.h, &e.w, &e.c);
     ES_RETURN(sn_data_open(&f->data, f->seed, &e, &t->data, err));
     return sn_loader_new(t->data, &f->augment, t->seed, f->supernet.batch, t->dev, &t->loader, err);
@@ -46,14 +47,13 @@ static es_status open_data(sn_trainer *t, es_error *err)
 static es_status open_memory(sn_trainer *t, es_error *err)
 {
     const kn_params *sets[KN_SETS] = {[KN_SET_WEIGHTS] = sn_net_params(t->net), [KN_SET_STATS] = sn_net_stats(t->net)};
-    int classes = sn_space_classes(t->file->space);
+    size_t scores = (size_t)sn_space_classes(t->file->space) * (size_t)sn_space_positions(t->file->space);
     t->graph = kn_graph_new(sets);
     ES_RETURN(kn_weights_new(t->dev, sets[KN_SET_WEIGHTS], KN_WITH_GRAD, &t->weights, err));
     ES_RETURN(kn_weights_new(t->dev, sets[KN_SET_STATS], 0, &t->stats, err));
     ES_RETURN(kn_weights_new(t->dev, sets[KN_SET_STATS], 0, &t->eval_stats, err));
     ES_RETURN(kn_workspace_new(t->dev, &t->ws, err));
-    ES_RETURN(
-        kn_device_alloc(t->dev, (size_t)t->file->supernet.batch * (size_t)classes * sizeof(float), &t->teacher, err));
+    ES_RETURN(kn_device_alloc(t->dev, (size_t)t->file->supernet.batch * scores * sizeof(float), &t->teacher, err));
     ES_RETURN(kn_device_alloc(t->dev, SN_LOSS_RING * sizeof(float), &t->losses, err));
     const sr_space *choices = sn_space_choices(t->file->space);
     t->largest = sr_arch_new(choices);
@@ -77,7 +77,7 @@ es_status sn_trainer_optim(sn_trainer *t, es_error *err)
 
 es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **out, es_error *err)
 {
-    if (f->task != SN_TASK_IMAGES)
+    if (f->task == SN_TASK_TABLE)
         return es_fail(err, ES_INVALID, "task.kind", "a table is looked up, not trained: use sn_table");
     sn_trainer *t = es_xcalloc(1, sizeof *t);
     es_status s;
@@ -168,7 +168,7 @@ es_status sn_trainer_plan(sn_trainer *t, es_error *err)
 static kn_val pass_loss(sn_trainer *t, const sn_pass *p, kn_val logits)
 {
     kn_graph *g = t->graph;
-    kn_shape shape = kn_shape_of(g, logits), labels = KN_SHAPE(t->batch.n);
+    kn_shape shape = kn_shape_of(g, logits), labels = KN_SHAPE(shape.d[0]);
     if (p->loss == SN_LOSS_LABELS)
         return kn_cross_entropy(g, logits, kn_input(g, SN_IN_LABELS, labels, KN_I32), t->file->supernet.smoothing);
     kn_val teacher = kn_input(g, SN_IN_TEACHER, shape, KN_F32);
@@ -244,7 +244,7 @@ static es_status reserve(sn_trainer *t, es_error *err)
     sn_lowered net;
     kn_graph_reset(t->graph);
     ES_RETURN(sn_net_lower(t->net, t->largest, &o, t->graph, &net, err));
-    kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(o.batch), KN_I32);
+    kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(kn_shape_of(t->graph, net.logits).d[0]), KN_I32);
     kn_val loss = kn_reduce_mean(t->graph, kn_cross_entropy(t->graph, net.logits, labels, 0), KN_AXES_ALL);
     ES_RETURN(kn_graph_status(t->graph, err));
     ES_RETURN(kn_grad_params(t->graph, loss, wanted, t, err));

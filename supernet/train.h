@@ -86,11 +86,12 @@ typedef struct sn_modules_plan {
 es_status sn_modules_describe(const sn_trainer *t, sn_modules_plan *out, es_error *err) ES_MUST_CHECK;
 
 /* Batch norm is recalibrated for every evaluated subnet: the average, over batches of SN_EVAL_BATCH, of batch statistics on `supernet.calibration` training samples, drawn
- * once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all. */
+ * once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all.
+ * A sample of tokens is a window; every position of it is scored. */
 enum { SN_EVAL_BATCH = 128 };
 typedef struct sn_evaluation {
-    uint64_t correct, samples;
-    double loss; /* mean cross-entropy */
+    uint64_t correct, samples; /* of tokens: positions */
+    double loss;               /* mean cross-entropy, nats */
 } sn_evaluation;
 es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out,
                       es_error *err) ES_MUST_CHECK;

@@ -6,14 +6,26 @@
 
 #include "supernet/block.h"
 
-const char *const sn_op_names[] = {"input",      "resize",   "conv",     "depthwise",   "linear",  "bias", "batch_norm",
-                                   "activation", "max_pool", "avg_pool", "global_pool", "flatten", "add",  "scale",
-                                   "concat",     "zero",     "dropout",  "drop_path",   "output"};
+const char *const sn_op_names[] = {"input",      "resize",     "conv",      "depthwise", "linear",      "bias",
+                                   "batch_norm", "activation", "max_pool",  "avg_pool",  "global_pool", "flatten",
+                                   "add",        "scale",      "concat",    "zero",      "dropout",     "drop_path",
+                                   "embed",      "layer_norm", "attention", "logits",    "output"};
 
 /* To add a block: its file, its line in block.h, its line here. */
 const sn_block_kind *const sn_block_kinds[] = {
-    &sn_block_conv, &sn_block_mbconv, &sn_block_residual, &sn_block_bottleneck, &sn_block_dense,
-    &sn_block_cell, &sn_block_pool,   &sn_block_dropout,  &sn_block_head,       NULL,
+    &sn_block_conv,
+    &sn_block_mbconv,
+    &sn_block_residual,
+    &sn_block_bottleneck,
+    &sn_block_dense,
+    &sn_block_cell,
+    &sn_block_pool,
+    &sn_block_dropout,
+    &sn_block_head,
+    &sn_block_embedding,
+    &sn_block_transformer,
+    &sn_block_language_head,
+    NULL,
 };
 
 const sn_block_kind *sn_block_kind_find(const char *name, int *index)
@@ -61,7 +73,7 @@ static sn_val emit(sn_walk *w, sn_op *op, int h, int wd, int c)
                      sn_op_names[op->kind], op->x[0].h, op->x[0].w, op->x[0].c, h, wd, c, SN_CHANNELS_MAX);
         return op->out;
     }
-    if (op->slot >= 0)
+    if (op->slot >= 0 || op->kind == SN_OP_TIED)
         op->slot += w->unit->slot[w->kind];
     op->out.ref = w->emit(w, op);
     return op->out;
@@ -216,6 +228,35 @@ sn_val sn_walk_drop_path(sn_walk *w, sn_val x, int slot, float rate)
     return emit(w, &op, x.h, x.w, x.c);
 }
 
+sn_val sn_walk_embed(sn_walk *w, sn_val tokens, int slot, const char *name, int width)
+{
+    sn_op op = {
+        .kind = SN_OP_EMBED, .name = name, .slot = slot, .n = 1, .x = {tokens}, .symbols = w->space->spec->vocabulary};
+    return emit(w, &op, tokens.h, tokens.w, width);
+}
+
+sn_val sn_walk_layer_norm(sn_walk *w, sn_val x, int slot, const char *name)
+{
+    sn_op op = {.kind = SN_OP_LAYER_NORM, .name = name, .slot = slot, .n = 1, .x = {x}};
+    return emit(w, &op, x.h, x.w, x.c);
+}
+
+sn_val sn_walk_attention(sn_walk *w, sn_val q, sn_val k, sn_val v, int heads)
+{
+    sn_op op = {.kind = SN_OP_ATTENTION, .name = "attention", .slot = -1, .n = 3, .x = {q, k, v}, .heads = heads};
+    return emit(w, &op, v.h, v.w, v.c);
+}
+
+sn_val sn_walk_tied(sn_walk *w, sn_val x, const sn_unit *embedding, int out)
+{
+    sn_op op = {.kind = SN_OP_TIED,
+                .name = "logits",
+                .slot = embedding->slot[0] - w->unit->slot[w->kind], /* another unit's */
+                .n = 1,
+                .x = {x}};
+    return emit(w, &op, x.h, x.w, out);
+}
+
 int sn_round_channels(int c, int divisor)
 {
     if (divisor <= 1)
@@ -283,7 +324,7 @@ sn_val sn_walk_conv_act(sn_walk *w, sn_val x, int slot, const char *conv, const 
 static sn_val walk_input(sn_walk *w)
 {
     const sn_spec *spec = w->space->spec;
-    sn_op in = {.kind = SN_OP_INPUT, .name = "images", .slot = -1};
+    sn_op in = {.kind = SN_OP_INPUT, .name = spec->vocabulary ? "tokens" : "images", .slot = -1};
     sn_val x = emit(w, &in, spec->height, spec->width, spec->channels);
     const sn_field *f = &w->space->resolution;
     int r = f->n == 0 ? spec->height : w->arch ? sn_field_value(f, w->arch) : sn_field_largest(f);

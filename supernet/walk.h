@@ -37,6 +37,10 @@ typedef enum sn_op_kind {
     SN_OP_ZERO,
     SN_OP_DROPOUT,
     SN_OP_DROP_PATH,
+    SN_OP_EMBED,      /* token ids -> rows of the table, and the learned position added */
+    SN_OP_LAYER_NORM, /* over the channels; a gain, no shift */
+    SN_OP_ATTENTION,  /* causal, of x[0] = q, x[1] = k, x[2] = v */
+    SN_OP_TIED,       /* logits: x times the embedding table of the slot, transposed */
     SN_OP_OUTPUT
 } sn_op_kind;
 extern const char *const sn_op_names[];
@@ -48,7 +52,8 @@ typedef struct sn_op {
     int n;            /* inputs */
     sn_val x[KN_IN_MAX], out;
     int k, stride, pad, groups, dilation;
-    kn_act act; /* NORM, BIAS, ACT: applied after */
+    int heads, symbols; /* ATTENTION; EMBED: rows of the table */
+    kn_act act;         /* NORM, BIAS, ACT: applied after */
     bool affine, zero_gamma, per_channel;
     bool classifier; /* LINEAR: the last one */
     float rate;
@@ -98,6 +103,12 @@ sn_val sn_walk_zero(sn_walk *w, int h, int wd, int c);
 sn_val sn_walk_dropout(sn_walk *w, sn_val x, int slot, float rate, bool per_channel); /* rate 0: x */
 sn_val sn_walk_drop_path(sn_walk *w, sn_val x, int slot, float rate);
 
+sn_val sn_walk_embed(sn_walk *w, sn_val tokens, int slot, const char *name, int width);
+sn_val sn_walk_layer_norm(sn_walk *w, sn_val x, int slot, const char *name);
+sn_val sn_walk_attention(sn_walk *w, sn_val q, sn_val k, sn_val v, int heads);
+sn_val sn_walk_tied(sn_walk *w, sn_val x, const sn_unit *embedding,
+                    int out); /* reads the table of that unit's slot 0 */
+
 /* Shared pieces of blocks. */
 enum { SN_SE_SLOTS = 2, SN_SHORTCUT_SLOTS = 2 };
 sn_val sn_walk_se(sn_walk *w, sn_val x, int slot); /* squeeze-excite when the unit's `se` is on */
@@ -114,6 +125,7 @@ struct sn_block_kind {
     unsigned needs;          /* those that must be given */
     bool even_kernels;       /* kernels need not be odd */
     bool head;               /* not a stage */
+    bool tokens;             /* of spaces that read tokens, not images */
     const char *const *keys; /* further keys of the stage that it reads */
     int (*slots)(const sn_space *sp, const sn_unit *u);
     sn_val (*walk)(sn_walk *w, const sn_unit *u, sn_val x);

@@ -16,6 +16,7 @@
 
 typedef struct sn_expect {
     int h, w, c, classes;
+    int tokens; /* of a window; 0: images */
 } sn_expect;
 
 typedef struct sn_images {
@@ -25,6 +26,13 @@ typedef struct sn_images {
     float *f32;  /* owned */
     int32_t *labels;
 } sn_images;
+
+/* Token ids; tokens.h reads and cuts them. */
+typedef struct sn_tokens {
+    int64_t n;
+    int item;     /* bytes a token: 1, 2, 4 */
+    uint8_t *ids; /* owned */
+} sn_tokens;
 
 void sn_images_free(sn_images *im); /* empty again; NULL-safe members */
 es_status sn_images_read(sn_data_format format, const char *path, bool training, const sn_expect *e, sn_images *out,

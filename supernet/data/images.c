@@ -153,6 +153,8 @@ es_status sn_images_read(sn_data_format format, const char *path, bool training,
     case SN_DATA_CIFAR: s = read_cifar(list, e, out, err); break;
     case SN_DATA_NPY: s = read_numpy(list, training, e, out, err); break;
     case SN_DATA_CSV: s = read_csv(list, e, out, err); break;
+    case SN_DATA_TEXT:
+    case SN_DATA_TOKENS: s = es_fail(err, ES_INVALID, path, "tokens are no images"); break;
     }
     free(list);
     return s;

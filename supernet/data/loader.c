@@ -15,6 +15,7 @@ static const uint64_t CALIBRATION_EPOCH = UINT64_MAX;
 typedef struct maker { /* what one thread at a time may touch */
     uint32_t *order;   /* permutation of the training split for `epoch` */
     uint64_t epoch;
+    int64_t offset; /* of the epoch's first window, when samples are windows */
     bool ordered;
     uint64_t step; /* that the buffer holds */
     bool made;
@@ -27,7 +28,8 @@ struct sn_loader {
     sn_augment_config augment;
     uint64_t seed;
     int batch;
-    size_t sample; /* floats */
+    size_t sample;      /* floats or token ids, 4 bytes each */
+    size_t labels_each; /* of a sample: 1, or one for each token */
     kn_device *dev;
     void *images, *labels; /* device; `capacity` samples */
     int capacity;
@@ -50,19 +52,35 @@ static void permutation(const sn_loader *l, uint64_t epoch, uint32_t *order)
     es_rng_shuffle(&r, order, (size_t)n);
 }
 
+/* One sample of a split into a batch: its pixels and label, or its window's tokens and those that follow. */
+static void put_sample(const sn_loader *l, sn_split split, int64_t row, int64_t offset, const sn_distort *g, float *x,
+                       int32_t *labels)
+{
+    const sn_images *im = sn_data_images(l->d, split);
+    if (l->d->tokens) {
+        sn_tokens_window(&l->d->text[split], l->d->tokens, offset + row * l->d->tokens, (int32_t *)(void *)x, labels);
+        return;
+    }
+    sn_sample_make(l->d, im, row, l->augment.normalise, g, x);
+    *labels = im->labels[row];
+}
+
 static void make_step(const sn_loader *l, maker *m, uint64_t step)
 {
     uint64_t per_epoch = (uint64_t)sn_loader_steps_per_epoch(l), epoch = step / per_epoch;
     const sn_images *im = &l->d->train;
-    if (!m->ordered || m->epoch != epoch)
+    if (!m->ordered || m->epoch != epoch) {
         permutation(l, epoch, m->order);
+        if (l->d->tokens)
+            m->offset = sn_tokens_offset(&l->d->text[SN_TRAIN_SPLIT], l->d->tokens, l->seed, epoch);
+    }
     m->ordered = true;
     m->epoch = epoch;
     const uint32_t *rows = m->order + (step % per_epoch) * (uint64_t)l->batch;
     for (int i = 0; i < l->batch; i++) {
         sn_distort g = sn_distort_draw(&l->augment, im->h, im->w, l->seed, epoch, rows[i]);
-        sn_sample_make(l->d, im, rows[i], l->augment.normalise, &g, m->images + (size_t)i * l->sample);
-        m->labels[i] = im->labels[rows[i]];
+        put_sample(l, SN_TRAIN_SPLIT, rows[i], m->offset, &g, m->images + (size_t)i * l->sample,
+                   m->labels + (size_t)i * l->labels_each);
     }
     m->step = step;
     m->made = true;
@@ -97,9 +115,9 @@ static es_status reserve(sn_loader *l, int samples, es_error *err)
     l->images = l->labels = NULL;
     l->capacity = 0;
     ES_RETURN(kn_device_alloc(l->dev, (size_t)samples * l->sample * sizeof(float), &l->images, err));
-    ES_RETURN(kn_device_alloc(l->dev, (size_t)samples * sizeof(int32_t), &l->labels, err));
+    ES_RETURN(kn_device_alloc(l->dev, (size_t)samples * l->labels_each * sizeof(int32_t), &l->labels, err));
     l->host = es_xrealloc(l->host, (size_t)samples * l->sample * sizeof(float));
-    l->host_labels = es_xrealloc(l->host_labels, (size_t)samples * sizeof(int32_t));
+    l->host_labels = es_xrealloc(l->host_labels, (size_t)samples * l->labels_each * sizeof(int32_t));
     l->capacity = samples;
     return ES_OK;
 }
@@ -111,7 +129,9 @@ es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t s
     if (batch < 1 || batch > n)
         return es_fail(err, ES_INVALID, "supernet.batch",
                        "%d: allowed are 1 to %" PRId64 ", the number of training samples", batch, n);
-    if (a->pad_crop < 0 || a->cutout < 0 || a->pad_crop > d->train.h || a->pad_crop > d->train.w)
+    int h, w, c;
+    sn_data_shape(d, &h, &w, &c);
+    if (a->pad_crop < 0 || a->cutout < 0 || a->pad_crop > h || a->pad_crop > w)
         return es_fail(err, ES_INVALID, "task.augment", "pad_crop %d and cutout %d: allowed are 0 to the image's size",
                        a->pad_crop, a->cutout);
     sn_loader *l = es_xcalloc(1, sizeof *l);
@@ -120,13 +140,14 @@ es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t s
     l->augment = *a;
     l->seed = seed;
     l->batch = batch;
-    l->sample = (size_t)d->train.h * (size_t)d->train.w * (size_t)d->train.c;
+    l->sample = (size_t)h * (size_t)w * (size_t)c;
+    l->labels_each = d->tokens ? (size_t)d->tokens : 1;
     l->dev = dev;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     l->next.order = es_xcalloc((size_t)n, sizeof *l->next.order);
     l->next.images = es_xcalloc((size_t)batch * l->sample, sizeof(float));
-    l->next.labels = es_xcalloc((size_t)batch, sizeof(int32_t));
+    l->next.labels = es_xcalloc((size_t)batch * l->labels_each, sizeof(int32_t));
     l->calibration = es_xcalloc((size_t)n, sizeof *l->calibration);
     permutation(l, CALIBRATION_EPOCH, l->calibration);
     ES_GOTO(reserve(l, batch, err));
@@ -171,7 +192,7 @@ int64_t sn_loader_steps_per_epoch(const sn_loader *l) { return l->d->count[SN_TR
 static es_status upload(sn_loader *l, const float *images, const int32_t *labels, int n, sn_batch *out, es_error *err)
 {
     ES_RETURN(kn_device_upload(l->dev, l->images, images, (size_t)n * l->sample * sizeof(float), err));
-    ES_RETURN(kn_device_upload(l->dev, l->labels, labels, (size_t)n * sizeof(int32_t), err));
+    ES_RETURN(kn_device_upload(l->dev, l->labels, labels, (size_t)n * l->labels_each * sizeof(int32_t), err));
     *out = (sn_batch){.images = l->images, .labels = l->labels, .n = n};
     return ES_OK;
 }
@@ -193,24 +214,23 @@ es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *
     return ES_OK;
 }
 
-static es_status plain(sn_loader *l, const sn_images *im, const uint32_t *rows, int64_t total, int64_t first, int count,
+static es_status plain(sn_loader *l, sn_split split, const uint32_t *rows, int64_t total, int64_t first, int count,
                        sn_batch *out, es_error *err)
 {
     ES_ASSERT(first >= 0 && count >= 1 && first + count <= total);
     ES_RETURN(reserve(l, count, err));
-    for (int i = 0; i < count; i++) {
-        sn_sample_make(l->d, im, rows[first + i], l->augment.normalise, NULL, l->host + (size_t)i * l->sample);
-        l->host_labels[i] = im->labels[rows[first + i]];
-    }
+    for (int i = 0; i < count; i++)
+        put_sample(l, split, rows[first + i], 0, NULL, l->host + (size_t)i * l->sample,
+                   l->host_labels + (size_t)i * l->labels_each);
     return upload(l, l->host, l->host_labels, count, out, err);
 }
 
 es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, sn_data_images(l->d, s), l->d->index[s], l->d->count[s], first, count, out, err);
+    return plain(l, s, l->d->index[s], l->d->count[s], first, count, out, err);
 }
 
 es_status sn_loader_calibration(sn_loader *l, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, &l->d->train, l->calibration, l->d->count[SN_TRAIN_SPLIT], first, count, out, err);
+    return plain(l, SN_TRAIN_SPLIT, l->calibration, l->d->count[SN_TRAIN_SPLIT], first, count, out, err);
 }

@@ -87,10 +87,31 @@ static void data_statistics(sn_data *d)
     }
 }
 
+/* Windows as samples, in the order of the text. */
+static es_status open_tokens(sn_data *d, const sn_data_config *c, const sn_expect *e, es_error *err)
+{
+    ES_RETURN(sn_tokens_open(c, e->tokens, e->classes, d->text, err));
+    d->tokens = e->tokens;
+    for (int i = 0; i < SN_SPLITS; i++) {
+        d->count[i] = sn_tokens_windows(&d->text[i], e->tokens, i == SN_TRAIN_SPLIT);
+        if (d->count[i] > UINT32_MAX)
+            return es_fail(err, ES_UNSUPPORTED, c->train, "%" PRId64 " windows: at most %u", d->count[i], UINT32_MAX);
+        d->index[i] = es_xcalloc((size_t)d->count[i] + 1, sizeof *d->index[i]);
+        for (int64_t k = 0; k < d->count[i]; k++)
+            d->index[i][k] = (uint32_t)k;
+    }
+    return ES_OK;
+}
+
 es_status sn_data_open(const sn_data_config *c, uint64_t seed, const sn_expect *e, sn_data **out, es_error *err)
 {
     sn_data *d = es_xcalloc(1, sizeof *d);
     es_status s;
+    if (e->tokens) {
+        ES_GOTO(open_tokens(d, c, e, err));
+        *out = d;
+        return ES_OK;
+    }
     ES_GOTO(sn_images_read(c->format, c->train, true, e, &d->train, err));
     if (c->test[0]) {
         sn_expect same = {.h = d->train.h, .w = d->train.w, .c = d->train.c, .classes = e->classes};
@@ -115,8 +136,10 @@ void sn_data_close(sn_data **d)
         return;
     sn_images_free(&(*d)->train);
     sn_images_free(&(*d)->test);
-    for (int i = 0; i < SN_SPLITS; i++)
+    for (int i = 0; i < SN_SPLITS; i++) {
         free((*d)->index[i]);
+        sn_tokens_free(&(*d)->text[i]);
+    }
     free(*d);
     *d = NULL;
 }
@@ -125,9 +148,9 @@ int64_t sn_data_count(const sn_data *d, sn_split s) { return d->count[s]; }
 
 void sn_data_shape(const sn_data *d, int *h, int *w, int *c)
 {
-    *h = d->train.h;
-    *w = d->train.w;
-    *c = d->train.c;
+    *h = d->tokens ? 1 : d->train.h;
+    *w = d->tokens ? d->tokens : d->train.w;
+    *c = d->tokens ? 1 : d->train.c;
 }
 
 size_t sn_data_bytes(const sn_data *d)
@@ -139,6 +162,6 @@ size_t sn_data_bytes(const sn_data *d)
              ((size_t)im->h * (size_t)im->w * (size_t)im->c * (im->u8 ? 1 : sizeof(float)) + sizeof(int32_t));
     }
     for (int i = 0; i < SN_SPLITS; i++)
-        n += (size_t)d->count[i] * sizeof(uint32_t);
+        n += (size_t)d->count[i] * sizeof(uint32_t) + (size_t)d->text[i].n * (size_t)d->text[i].item;
     return n;
 }

@@ -2,12 +2,14 @@
 #ifndef SN_DATA_SET_H
 #define SN_DATA_SET_H
 
-#include "supernet/data.h"
+#include "supernet/data/tokens.h"
 
 enum { SN_DATA_CHANNELS_MAX = 64 };
 
 struct sn_data {
     sn_images train, test;      /* as in the files */
+    sn_tokens text[SN_SPLITS];  /* instead of images */
+    int tokens;                 /* of a window; 0: images */
     uint32_t *index[SN_SPLITS]; /* rows of `train` (or of `test`), in stored order */
     int64_t count[SN_SPLITS];
     float mean[SN_DATA_CHANNELS_MAX],

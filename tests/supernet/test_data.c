@@ -165,7 +165,7 @@ START_TEST(an_epoch_shows_every_sample_once)
                 float px[81];
                 for (int k = 0; k < 40 && found < 0; k++) {
                     sn_sample_make(d, &d->train, k, false, NULL, px);
-                    if (memcmp(px, b.images + i * 81, sizeof px) == 0)
+                    if (memcmp(px, (const float *)b.images + i * 81, sizeof px) == 0)
                         found = k;
                 }
                 ck_assert_int_ge(found, 0);
@@ -199,13 +199,13 @@ START_TEST(evaluation_is_in_stored_order_and_calibration_fixed)
         ck_assert_ok_err(sn_loader_eval(l, SN_VALIDATION_SPLIT, 3, 17, &b, &err), &err);
         for (int i = 0; i < 17; i++) {
             sn_sample_make(d, &d->train, d->index[SN_VALIDATION_SPLIT][3 + i], true, NULL, px);
-            ck_assert_mem_eq(px, b.images + i * 81, sizeof px);
+            ck_assert_mem_eq(px, (const float *)b.images + i * 81, sizeof px);
         }
         ck_assert_ok_err(sn_loader_eval(l, SN_TEST_SPLIT, 0, 20, &b, &err), &err);
         ck_assert_mem_eq(b.labels, d->test.labels, 20 * sizeof(int32_t));
         ck_assert_ok_err(sn_loader_calibration(l, 4, 8, &b, &err), &err);
         ck_assert_ok_err(sn_loader_calibration(m, 0, 12, &c, &err), &err);
-        ck_assert_mem_eq(b.images, c.images + 4 * 81, 8 * 81 * sizeof(float));
+        ck_assert_mem_eq(b.images, (const float *)c.images + 4 * 81, 8 * 81 * sizeof(float));
         sn_loader *big = NULL;
         ck_assert_status(sn_loader_new(d, &a, 1, 31, dev, &big, &err), ES_INVALID);
         ck_assert_has(err.text, "31: allowed are 1 to 30");
