@@ -86,6 +86,16 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     return es_yaml_get_i64(root, "events_kept", 1000, INT64_MAX / 2, &c->coord.events_kept, err);
 }
 
+es_status dm_config_parse(const char *name, const char *text, size_t n, dm_config *c, es_error *err)
+{
+    es_yaml *doc = NULL;
+    es_status s = es_yaml_parse(name, text, n, &doc, err);
+    if (s == ES_OK)
+        s = config_root(es_yaml_root(doc), c, err);
+    es_yaml_destroy(&doc);
+    return s;
+}
+
 es_status dm_config_read(const char *path, dm_config *c, es_error *err)
 {
     es_yaml *doc = NULL;

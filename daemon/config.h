@@ -25,6 +25,7 @@ typedef struct dm_config {
 
 void dm_config_default(dm_config *c);
 es_status dm_config_read(const char *path, dm_config *c, es_error *err) ES_MUST_CHECK;
+es_status dm_config_parse(const char *name, const char *text, size_t n, dm_config *c, es_error *err) ES_MUST_CHECK;
 /* Endpoints have a form that can be bound, times fit each other: after the file and the command line. Fills in what was left to it (keys). */
 es_status dm_config_check(dm_config *c, es_error *err) ES_MUST_CHECK;
 

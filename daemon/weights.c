@@ -149,10 +149,12 @@ static es_status do_put_manifest(answer *a, const Espalier__Wire__PutManifest *m
         return ES_OK;
     a->why.code = ES_OK;
     const Espalier__Wire__Manifest *man = (const Espalier__Wire__Manifest *)base;
+    if (!man->kind[0])
+        es_fail(&a->why, ES_INVALID, "put_manifest", "a version needs a kind");
     es_hash_bytes(m->manifest.data, m->manifest.len, &h);
     es_hash_hex(&h, a->hex);
     es_status s = ES_OK;
-    if (!dm_weights_has(a->w, a->hex)) {
+    if (a->why.code == ES_OK && !dm_weights_has(a->w, a->hex)) {
         s = manifest_check(a, man, &total, err);
         if (s == ES_OK && a->why.code == ES_OK)
             s = dm_db_run(a->w->db,

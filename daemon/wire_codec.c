@@ -103,7 +103,7 @@ es_status dm_error_status(const Espalier__Wire__Error *e, es_error *err)
     for (int s = ES_OK + 1; s < ES_STATUS_COUNT; s++)
         if (!strcmp(es_status_name((es_status)s), e->code))
             code = (es_status)s;
-    return es_fail(err, code, e->where, "%s", e->text);
+    return es_fail(err, code, e->where, "%s", e->text[0] ? e->text : "refused without a reason");
 }
 
 enum { KINDS_MAX = 32, KIND_NAME_MAX = 32 };

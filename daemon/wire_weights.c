@@ -429,7 +429,7 @@ static es_status array_begin(fetching *f, const dm_transfer_options *o, const Es
     es_status s = sn_version_add(v, a->name, dtype, &shape, zero, err);
     free(zero);
     ES_RETURN(s);
-    sn_array *to = &v->arrays[v->count - 1];
+    const sn_array *to = sn_version_find(v, a->name);
     for (size_t i = 0; i < a->n_chunks; i++) {
         size_t from = i * SN_CHUNK_BYTES, left = a->bytes - from;
         wanted w = {.to = (uint8_t *)to->data + from, .n = left < SN_CHUNK_BYTES ? left : SN_CHUNK_BYTES};
@@ -457,6 +457,10 @@ es_status dm_weights_get(dm_peer *p, const char *id, const dm_transfer_options *
             s = es_fail(err, ES_INVALID, id, "the version holds more than %" PRIu64 " bytes, the limit here", max);
             goto fail;
         }
+    }
+    if (strlen(f.manifest->kind) >= sizeof v->kind) {
+        s = es_fail(err, ES_CORRUPT, id, "a version of the unknown kind %s", f.manifest->kind);
+        goto fail;
     }
     v = sn_version_new(f.manifest->kind);
     sn_version_meta(v, f.manifest->meta);

@@ -7,6 +7,8 @@
 
 #include "supernet/notation.h"
 
+#define COLUMN_ENDS ",;/:|\t"
+
 /* Calls visit for every name that the pattern stands for. */
 static es_status expand(const sn_space *sp, const char *pattern, size_t n,
                         es_status (*visit)(void *ctx, const sn_named *f, es_error *err), void *ctx, es_error *err)
@@ -50,7 +52,8 @@ static es_status count_field(void *ctx, const sn_named *f, es_error *err)
 }
 
 typedef struct checker {
-    bool letters; /* options must be of one letter */
+    bool letters;     /* options must be of one letter */
+    const char *join; /* whose characters no option may have; "" for a column of one field */
     bool seen[SR_CHOICES_MAX];
 } checker;
 
@@ -65,16 +68,25 @@ static es_status check_field(void *ctx, const sn_named *f, es_error *err)
                 err, ES_INVALID, "notation.columns",
                 "%s has the option %s, of more than one letter, beside others in its column: that needs `join`",
                 f->name, f->labels[i]);
+    for (int i = 0; i < f->field.n; i++)
+        if (strpbrk(f->labels[i], c->join))
+            return es_fail(err, ES_INVALID, "notation.join", "\"%s\" has a character of %s's option %s", c->join,
+                           f->name, f->labels[i]);
     return ES_OK;
 }
 
 static es_status check(const sn_space *sp, es_error *err)
 {
     checker c = {0};
+    const char *join = sp->spec->join;
+    if (strpbrk(join, COLUMN_ENDS "\n\r"))
+        return es_fail(err, ES_INVALID, "notation.join",
+                       "may have none of , ; / : | tab and line end: they end columns");
     for (int i = 0; i < sp->spec->columns; i++) {
         int fields = 0;
         ES_RETURN(each_field(sp, sp->spec->column[i], count_field, &fields, err));
-        c.letters = fields > 1 && !sp->spec->join[0];
+        c.letters = fields > 1 && !join[0];
+        c.join = fields > 1 ? join : "";
         ES_RETURN(each_field(sp, sp->spec->column[i], check_field, &c, err));
     }
     for (int i = 0; i < sr_space_choices(sp->choices); i++)
@@ -164,7 +176,7 @@ static es_status parse(const sn_space *sp, const char *text, sr_arch *out, es_er
 {
     for (int i = 0; i < sp->spec->columns; i++) {
         text += strspn(text, " ");
-        size_t n = strcspn(text, ",;/:|\t");
+        size_t n = strcspn(text, COLUMN_ENDS);
         reader r = {sp, out, text, n, i, 0};
         while (r.left > 0 && text[r.left - 1] == ' ')
             r.left--;

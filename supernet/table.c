@@ -165,7 +165,10 @@ static int by_id(const void *a, const void *b)
     return memcmp(((const row *)a)->id.b, ((const row *)b)->id.b, ES_ID_BYTES);
 }
 
-static void percent_to_fraction(sn_table *t)
+static bool in_range(double v) { return v >= 0 && v <= 1; }
+
+/* Scales, and refuses what is no accuracy then; p->line is where. */
+static es_status percent_to_fraction(parser *p, sn_table *t, es_error *err)
 {
     double most_value = 0, most_report = 0;
     for (int64_t i = 0; i < t->n; i++) {
@@ -175,7 +178,13 @@ static void percent_to_fraction(sn_table *t)
     for (int64_t i = 0; i < t->n; i++) {
         t->rows[i].value /= most_value > 1 ? 100 : 1;
         t->rows[i].report /= most_report > 1 ? 100 : 1;
+        if (!in_range(t->rows[i].value) || !in_range(t->rows[i].report)) {
+            p->line = t->rows[i].line;
+            return parse_fail(p, err, "accuracies of %g and %g: expected 0 to 1, or percent", t->rows[i].value,
+                              t->rows[i].report);
+        }
     }
+    return ES_OK;
 }
 
 es_status sn_table_parse(const sn_table_config *c, const sn_space *sp, const char *text, size_t n, sn_table **out,
@@ -206,7 +215,7 @@ es_status sn_table_parse(const sn_table_config *c, const sn_space *sp, const cha
             p.line = a > b ? a : b;
             ES_GOTO(parse_fail(&p, err, "the same architecture as in line %" PRId64, a < b ? a : b));
         }
-    percent_to_fraction(t);
+    ES_GOTO(percent_to_fraction(&p, t, err));
     *out = t;
     t = NULL;
 fail:

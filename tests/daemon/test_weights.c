@@ -138,6 +138,8 @@ START_TEST(versions_come_whole)
         ck_assert_int_eq(put_chunk("beta", false), STORED);
         ck_assert_str_eq(put_version("supernet", abc, 2, 10), "");
         ck_assert_has(err.text, "its chunks have 9 bytes, the manifest says 10");
+        ck_assert_str_eq(put_version("", abc, 2, 9), "");
+        ck_assert_has(err.text, "needs a kind");
         const char *id = put_version("supernet", abc, 2, 9);
         ck_assert_uint_eq(strlen(id), 64);
         ck_assert_str_eq(put_version("supernet", abc, 2, 9), id);

@@ -1,24 +1,9 @@
-/* IDX: the first two bytes say how long the labels are. */
+/* IDX: labels, then images. */
 #include "tests/fuzz/images.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static es_status parse(fuzz_part a, fuzz_part b, const sn_expect *want, sn_images *im, es_error *e)
 {
-    if (size == 0)
-        return 0;
-    sn_expect want = fuzz_images_want(data[0]);
-    sn_images im = {0};
-    es_error e;
-    data++;
-    size--;
-    if (size < 2)
-        return 0;
-    size_t labels = (size_t)(data[0] | data[1] << 8);
-    data += 2;
-    size -= 2;
-    if (labels > size)
-        labels = size;
-    es_status s = sn_idx_parse("images", data + labels, size - labels, "labels", data, labels, &want, &im, &e);
-    fuzz_images_check(s, &want, &im, &e);
-    return 0;
+    return sn_idx_parse("images", b.p, b.n, "labels", a.p, a.n, want, im, e);
 }
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return fuzz_images(data, size, true, parse); }

@@ -1,11 +1,21 @@
 /* images.h - what every parser of images promises, for its fuzzer: see supernet/data/formats.h.
  *
- *     fuzz_images_check(sn_csv_parse("fuzz.csv", text, n, &want, &im, &err), &want, &im, &err);
+ *     int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return fuzz_images(data, size, true, parse); }
+ *
+ * The first byte is what the space wants; with two parts, the next two (the lower one first) are the length of the first part.
  */
 #ifndef ES_TESTS_FUZZ_IMAGES_H
 #define ES_TESTS_FUZZ_IMAGES_H
 
 #include "supernet/data/formats.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+typedef struct fuzz_part {
+    const uint8_t *p;
+    size_t n;
+} fuzz_part;
+typedef es_status fuzz_images_parse(fuzz_part a, fuzz_part b, const sn_expect *want, sn_images *im, es_error *e);
 
 /* What the space wants, from one byte: nothing, a shape, a number of classes. */
 static inline sn_expect fuzz_images_want(uint8_t how)
@@ -34,6 +44,23 @@ static inline void fuzz_images_check(es_status s, const sn_expect *want, sn_imag
     for (int64_t i = 0; i < im->n; i++)
         ES_ASSERT(im->labels[i] >= 0 && (!want->classes || im->labels[i] < want->classes));
     sn_images_free(im);
+}
+
+static inline int fuzz_images(const uint8_t *data, size_t size, bool two_parts, fuzz_images_parse *parse)
+{
+    const size_t head = two_parts ? 3 : 1;
+    if (size < head)
+        return 0;
+    sn_expect want = fuzz_images_want(data[0]);
+    sn_images im = {0};
+    es_error e;
+    size_t n = size - head, first = two_parts ? (size_t)(data[1] | data[2] << 8) : n;
+    if (first > n)
+        first = n;
+    fuzz_part a = {data + head, first}, b = {data + head + first, n - first};
+    es_status s = parse(a, b, &want, &im, &e);
+    fuzz_images_check(s, &want, &im, &e);
+    return 0;
 }
 
 #endif

@@ -339,6 +339,12 @@ static const struct {
      "no column has stages.0.depth"},
     {"input: 8x8x3\nnotation: {columns: [stages.0.size]}\nstages:\n- {block: conv, width: [8, 16]}" HEAD,
      "the space has no field stages.0.size"},
+    {"input: 8x8x3\nnotation: {join: 'a:', columns: [stages.0.width]}\nstages:\n- {block: conv, width: [8, 16]}" HEAD,
+     "they end columns"},
+    {"input: 8x8x3\nnotation: {join: '1', columns: [stages.0.width stages.0.blocks.0.kernel]}\nstages:\n- {block: "
+     "conv, width: "
+     "[8, 16], kernel: [1, 3]}" HEAD,
+     "has a character of stages.0.width's option 16"},
     {"input: 8x8x3\nstages:\n- {block: conv, width: 8}\nhead: {classes: 1}\n", "head.classes"},
     {"input: 8x8x3\nstages: 3" HEAD, "stages"},
 };

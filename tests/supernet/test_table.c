@@ -74,6 +74,11 @@ START_TEST(refuses)
                          ES_INVALID);
         ck_assert_str_eq(err.where, "small.csv:4");
         ck_assert_has(err.text, "the same architecture as in line 2");
+        ck_assert_status(
+            parse(&c, sp, "key,valid,test\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,9150,91\n", &t, &err),
+            ES_INVALID);
+        ck_assert_str_eq(err.where, "small.csv:2");
+        ck_assert_has(err.text, "accuracies of 91.5 and 0.91: expected 0 to 1, or percent");
         ck_assert_ptr_null(t);
         sn_space_destroy(&sp);
     }
