@@ -112,3 +112,27 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
 size_t kn_plan_workspace_bytes(const kn_plan *p) { return (size_t)p->high * 256; }
 
 size_t kn_plan_steps(const kn_plan *p) { return p->n_steps; }
+
+/* The parameter whose place in the flat buffers holds this element. */
+static kn_param param_at(const kn_params *params, int64_t element)
+{
+    kn_param low = 0, high = kn_params_count(params) - 1;
+    while (low < high) {
+        kn_param mid = high - (high - low) / 2;
+        if (kn_params_def(params, mid)->offset <= element)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+void kn_plan_grad_steps(const kn_plan *p, int set, uint32_t *last)
+{
+    const kn_params *params = p->w->params[set];
+    memset(last, 0, (size_t)kn_params_count(params) * sizeof *last);
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        for (int k = 0; k < p->steps[i].call.n_out; k++)
+            if (p->steps[i].out[k].base == KN_BASE_GRADS + set)
+                last[param_at(params, p->steps[i].out[k].offset / (int64_t)sizeof(float))] = i + 1;
+}

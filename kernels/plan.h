@@ -36,6 +36,10 @@ typedef struct kn_binding {
     float scalar[KN_SCALARS];
     kn_weights *weights[KN_SETS];
     uint64_t seed, step; /* for dropout and the like */
+    /* Called when kernel number `step` (from 0, of kn_plan_steps) has been given to the device: for work that may begin before the run is over. NULL: none.
+     * A back end that gives several kernels at once (a graph) does without while this is set. */
+    es_status (*after)(void *ctx, uint32_t step, es_error *err);
+    void *after_ctx;
 } kn_binding;
 
 /* *plan NULL: a new one; else its memory is reused. On failure *plan stays valid for destruction or reuse. */
@@ -44,6 +48,8 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
 void kn_plan_destroy(kn_plan **plan);
 size_t kn_plan_workspace_bytes(const kn_plan *p); /* peak of activations and scratch */
 size_t kn_plan_steps(const kn_plan *p);           /* kernels that will run */
+/* last[id], of every parameter of `set`: 1 + the number of the last kernel that adds to its gradient, 0 when none does. */
+void kn_plan_grad_steps(const kn_plan *p, int set, uint32_t *last);
 
 es_status kn_workspace_new(kn_device *dev, kn_workspace **out, es_error *err) ES_MUST_CHECK;
 es_status kn_workspace_reserve(kn_workspace *ws, size_t bytes, es_error *err) ES_MUST_CHECK; /* grows only */

@@ -106,6 +106,8 @@ es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *er
         es_status status = s->run(&s->call, err);
         if (status != ES_OK)
             return es_at(err, status, kn_op_table[p->w->nodes[s->node].op].name);
+        if (b->after != NULL)
+            ES_RETURN(b->after(b->after_ctx, (uint32_t)(s - p->steps), err));
     }
     return ES_OK;
 }

@@ -54,6 +54,8 @@ es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t s
                         sn_loader **out, es_error *err) ES_MUST_CHECK; /* borrows d, dev */
 void sn_loader_destroy(sn_loader **l);
 int64_t sn_loader_steps_per_epoch(const sn_loader *l);
+/* From here on this loader makes part `rank` of `size` equal parts of every batch: the parts in rank order are the batch. */
+es_status sn_loader_share(sn_loader *l, int rank, int size, es_error *err) ES_MUST_CHECK;
 es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *err) ES_MUST_CHECK;
 es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out,
                          es_error *err) ES_MUST_CHECK;

@@ -8,13 +8,14 @@
  *     const sn_method_ops sn_method_mine = {.name = "mine", .step = step};
  *
  * A step's passes add their gradients; the trainer then updates once. A pass that teaches keeps its logits (a buffer: no gradient flows back) for the passes after it.
- * A method keeps no state between steps: what it draws is keyed by the step.
+ * A method keeps no state between steps: what it draws comes from sn_trainer_draw, keyed by the step. In a gang (gang.h) `step` is called once more before, to hear what it will do.
  */
 #ifndef SN_METHODS_H
 #define SN_METHODS_H
 
+#include "base/rng.h"
 #include "kernels/autodiff.h"
-#include "supernet/train.h"
+#include "supernet/gang.h"
 
 typedef enum sn_loss_kind {
     SN_LOSS_LABELS, /* cross-entropy with the configured smoothing */
@@ -64,6 +65,7 @@ struct sn_trainer {
     int pending; /* losses in the ring */
     double loss_sum;
     uint64_t loss_count;
+    sn_gang *gang; /* NULL: alone */
     /* Modules. */
     sn_phase phase;
     int part;            /* 0-based, -1 when none */
@@ -72,6 +74,8 @@ struct sn_trainer {
 };
 
 es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err) ES_MUST_CHECK;
+es_rng sn_trainer_draw(const sn_trainer *t, uint64_t step); /* random numbers for the step's subnets */
+int sn_trainer_batch(const sn_trainer *t);                  /* samples in a pass: the batch, or this rank's share */
 es_status sn_trainer_optim(sn_trainer *t,
                            es_error *err) ES_MUST_CHECK; /* a new optimiser of what the phase trains, its state zero */
 /* Makes t->plan of t->graph and the workspace for it. */

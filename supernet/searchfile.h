@@ -74,6 +74,7 @@ typedef struct sn_supernet_config {
     sn_distill distill;
     double epochs;
     int batch;
+    bool own_subnets; /* in a gang every rank draws its own subnets, instead of all the same */
     float smoothing;
     kn_optim_config optimizer;
     kn_schedule schedule; /* warm-up and total in steps are filled from epochs by sn_train_steps */

@@ -132,10 +132,11 @@ static es_status read_modules(const es_yaml_node *n, sn_supernet_config *c, es_e
 
 es_status sn_searchfile_read_supernet(const es_yaml_node *n, sn_supernet_config *c, es_error *err)
 {
-    static const char *const keys[] = {"method",      "random_subnets", "distill",  "epochs",        "batch",
-                                       "smoothing",   "optimizer",      "schedule", "slice_seconds", "slice_steps",
-                                       "calibration", "modules",        NULL};
-    int method = (int)c->method, distill;
+    static const char *const keys[] = {
+        "method",   "random_subnets", "distill",     "epochs",      "batch",   "smoothing",    "optimizer",
+        "schedule", "slice_seconds",  "slice_steps", "calibration", "modules", "gang_subnets", NULL};
+    static const char *const gang_subnets[] = {"same", "own", NULL};
+    int method = (int)c->method, distill, own = 0;
     ES_RETURN(es_yaml_check_keys(n, keys, err));
     ES_RETURN(es_yaml_get_enum(n, "method", methods, &method, err));
     c->method = (sn_method)method;
@@ -153,6 +154,8 @@ es_status sn_searchfile_read_supernet(const es_yaml_node *n, sn_supernet_config 
     ES_RETURN(sn_searchfile_int(n, "random_subnets", 0, 64, &c->random_subnets, err));
     ES_RETURN(es_yaml_get_f64(n, "epochs", 0.001, 100000, &c->epochs, err));
     ES_RETURN(sn_searchfile_int(n, "batch", 2, 65536, &c->batch, err));
+    ES_RETURN(es_yaml_get_enum(n, "gang_subnets", gang_subnets, &own, err));
+    c->own_subnets = own == 1;
     ES_RETURN(sn_searchfile_float(n, "smoothing", 0, 0.9, &c->smoothing, err));
     ES_RETURN(es_yaml_get_f64(n, "slice_seconds", 0, 86400, &c->slice_seconds, err));
     ES_RETURN(es_yaml_get_i64(n, "slice_steps", 1, 1000000000, &c->slice_steps, err));

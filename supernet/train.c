@@ -108,6 +108,7 @@ void sn_trainer_destroy(sn_trainer **tp)
     sn_trainer *t = *tp;
     if (!t)
         return;
+    sn_gang_destroy(&t->gang);
     kn_plan_destroy(&t->plan);
     kn_graph_destroy(&t->graph);
     kn_workspace_destroy(&t->ws);
@@ -158,8 +159,8 @@ es_status sn_trainer_plan(sn_trainer *t, es_error *err)
     if (need - t->workspace_bytes > free_bytes)
         return es_fail(
             err, ES_NO_MEMORY, kn_device_name(t->dev),
-            "a step at supernet.batch %d needs %zu MiB of workspace, %zu MiB are free: choose a smaller batch",
-            t->file->supernet.batch, need >> 20, free_bytes >> 20);
+            "a step with %d samples needs %zu MiB of workspace, %zu MiB are free: choose a smaller supernet.batch",
+            sn_trainer_batch(t), need >> 20, free_bytes >> 20);
     ES_RETURN(kn_workspace_reserve(t->ws, need, err));
     t->workspace_bytes = need;
     return ES_OK;
@@ -177,8 +178,20 @@ static kn_val pass_loss(sn_trainer *t, const sn_pass *p, kn_val logits)
     return kn_alpha_divergence(g, logits, teacher, ALPHA_MINUS, ALPHA_PLUS, ALPHA_CLIP);
 }
 
+es_rng sn_trainer_draw(const sn_trainer *t, uint64_t step)
+{
+    return es_rng_make(t->gang ? sn_gang_subnet_seed(t->gang, t->seed) : t->seed, ES_USE_SAMPLE_SUBNET, step);
+}
+
+int sn_trainer_batch(const sn_trainer *t)
+{
+    return t->file->supernet.batch / (t->gang ? kn_collective_size(sn_gang_collective(t->gang)) : 1);
+}
+
 es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
 {
+    if (t->gang && sn_gang_rehearses(t->gang))
+        return sn_gang_note(t, p->arch, err);
     sn_lower_options o = {
         .batch = t->batch.n, .mode = SN_TRAIN, .regularise = p->regularise, .unit_flags = t->unit_flags};
     sn_lowered net;
@@ -196,8 +209,10 @@ es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
         .in = {[SN_IN_IMAGES] = t->batch.images, [SN_IN_LABELS] = t->batch.labels, [SN_IN_TEACHER] = t->teacher},
         .out = {[SN_OUT_LOSS] = (float *)t->losses + t->pending, [SN_OUT_LOGITS] = t->teacher},
         .weights = {t->weights, t->stats},
-        .seed = t->seed,
+        .seed = t->gang ? sn_gang_noise_seed(t->gang, t->seed) : t->seed,
         .step = t->step};
+    if (t->gang)
+        ES_RETURN(sn_gang_pass(t, &b, err));
     ES_RETURN(kn_run(t->plan, t->ws, &b, err));
     t->pending += p->reports;
     return ES_OK;
@@ -230,7 +245,11 @@ static es_status take_losses(sn_trainer *t, es_error *err)
 static es_status one_step(sn_trainer *t, es_error *err)
 {
     ES_RETURN(sn_loader_train(t->loader, t->step, &t->batch, err));
+    if (t->gang)
+        ES_RETURN(sn_gang_begin(t, err));
     ES_RETURN(t->method->step(t, t->step, err));
+    if (t->gang)
+        ES_RETURN(sn_gang_end(t, err));
     ES_RETURN(kn_optim_update(t->optim, kn_schedule_at(&t->schedule, t->step), err));
     t->step++;
     return ES_OK;
@@ -240,7 +259,7 @@ static es_status one_step(sn_trainer *t, es_error *err)
 static es_status reserve(sn_trainer *t, es_error *err)
 {
     sn_lower_options o = {
-        .batch = t->file->supernet.batch, .mode = SN_TRAIN, .regularise = true, .unit_flags = t->unit_flags};
+        .batch = sn_trainer_batch(t), .mode = SN_TRAIN, .regularise = true, .unit_flags = t->unit_flags};
     sn_lowered net;
     kn_graph_reset(t->graph);
     ES_RETURN(sn_net_lower(t->net, t->largest, &o, t->graph, &net, err));
@@ -252,27 +271,39 @@ static es_status reserve(sn_trainer *t, es_error *err)
     return sn_trainer_plan(t, err);
 }
 
-es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, sn_report *out, es_error *err)
+/* Asked before a step: alone, whether it is not to be taken; in a gang that is agreed on after it (sn_gang_agree), so that all ranks stop at one boundary. */
+static es_status ask_stop(sn_trainer *t, const sn_hooks *h, bool *stop, es_error *err)
+{
+    *stop = h && h->stop && h->stop(h->ctx);
+    if (!t->gang)
+        return ES_OK;
+    ES_RETURN(sn_gang_propose(t, *stop, err));
+    *stop = false;
+    return ES_OK;
+}
+
+static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, es_error *err)
 {
     es_clock *clock = es_clock_system();
-    int64_t start = es_clock_mono_ns(clock), told = start;
-    uint64_t first = t->step, told_step = t->step, until = until_step < t->steps ? until_step : t->steps;
+    int64_t told = es_clock_mono_ns(clock);
+    uint64_t told_step = t->step, told_count = 0;
     double told_sum = 0;
-    uint64_t told_count = 0;
-    memset(out, 0, sizeof *out);
-    t->loss_sum = 0;
-    t->loss_count = 0;
-    if (t->step < until)
-        ES_RETURN(reserve(t, err));
-    while (t->step < until && !(h && h->stop && h->stop(h->ctx))) {
+    bool stop = false;
+    while (t->step < until && !stop) {
+        ES_RETURN(ask_stop(t, h, &stop, err));
+        if (stop)
+            break;
         ES_RETURN(one_step(t, err));
+        if (t->gang)
+            ES_RETURN(sn_gang_agree(t, &stop, err));
         int64_t now = es_clock_mono_ns(clock);
         bool tell = h && h->progress && now - told >= PROGRESS_NS;
         if (t->pending == SN_LOSS_RING || tell)
             ES_RETURN(take_losses(t, err));
         if (tell && t->loss_count > told_count) {
             double loss = (t->loss_sum - told_sum) / (double)(t->loss_count - told_count);
-            double rate = (double)(t->step - told_step) * (double)t->batch.n / ((double)(now - told) * 1e-9);
+            double rate =
+                (double)(t->step - told_step) * (double)t->file->supernet.batch / ((double)(now - told) * 1e-9);
             h->progress(h->ctx, t->step, t->steps, loss, rate);
             told = now;
             told_step = t->step;
@@ -281,6 +312,24 @@ es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, 
         }
     }
     ES_RETURN(take_losses(t, err));
+    return t->gang ? sn_gang_over(t, err) : ES_OK;
+}
+
+es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, sn_report *out, es_error *err)
+{
+    es_clock *clock = es_clock_system();
+    int64_t start = es_clock_mono_ns(clock);
+    uint64_t first = t->step, until = until_step < t->steps ? until_step : t->steps;
+    es_status s = ES_OK;
+    memset(out, 0, sizeof *out);
+    t->loss_sum = 0;
+    t->loss_count = 0;
+    if (t->step < until)
+        s = reserve(t, err);
+    if (s == ES_OK)
+        s = run_steps(t, until, h, err);
+    if (s != ES_OK)
+        return t->gang ? sn_gang_failed(t->gang, s, err) : s;
     out->step = t->step;
     out->seconds = (double)(es_clock_mono_ns(clock) - start) * 1e-9;
     out->mean_loss = t->loss_count ? t->loss_sum / (double)t->loss_count : 0;
@@ -321,6 +370,7 @@ es_status sn_trainer_phase(sn_trainer *t, sn_phase phase, int part, const sn_ver
     }
     sn_loader_destroy(&t->loader);
     ES_RETURN(sn_loader_new(t->data, &f->augment, t->seed, f->supernet.batch, t->dev, &t->loader, err));
+    ES_RETURN(sn_trainer_join(t, NULL, err));
     ES_RETURN(sn_trainer_optim(t, err));
     ES_RETURN(kn_weights_zero_grads(t->weights, err));
     set_schedule(t, plan.steps[phase], phase == SN_PHASE_FINETUNE ? 0 : f->supernet.warmup_epochs);

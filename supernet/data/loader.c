@@ -27,9 +27,9 @@ struct sn_loader {
     const sn_data *d;
     sn_augment_config augment;
     uint64_t seed;
-    int batch;
-    size_t sample;      /* floats or token ids, 4 bytes each */
-    size_t labels_each; /* of a sample: 1, or one for each token */
+    int batch, from, share; /* of every batch, samples from .. from + share - 1 are made */
+    size_t sample;          /* floats or token ids, 4 bytes each */
+    size_t labels_each;     /* of a sample: 1, or one for each token */
     kn_device *dev;
     void *images, *labels; /* device; `capacity` samples */
     int capacity;
@@ -76,8 +76,8 @@ static void make_step(const sn_loader *l, maker *m, uint64_t step)
     }
     m->ordered = true;
     m->epoch = epoch;
-    const uint32_t *rows = m->order + (step % per_epoch) * (uint64_t)l->batch;
-    for (int i = 0; i < l->batch; i++) {
+    const uint32_t *rows = m->order + (step % per_epoch) * (uint64_t)l->batch + (uint64_t)l->from;
+    for (int i = 0; i < l->share; i++) {
         sn_distort g = sn_distort_draw(&l->augment, im->h, im->w, l->seed, epoch, rows[i]);
         put_sample(l, SN_TRAIN_SPLIT, rows[i], m->offset, &g, m->images + (size_t)i * l->sample,
                    m->labels + (size_t)i * l->labels_each);
@@ -139,7 +139,7 @@ es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t s
     l->d = d;
     l->augment = *a;
     l->seed = seed;
-    l->batch = batch;
+    l->batch = l->share = batch;
     l->sample = (size_t)h * (size_t)w * (size_t)c;
     l->labels_each = d->tokens ? (size_t)d->tokens : 1;
     l->dev = dev;
@@ -187,6 +187,21 @@ void sn_loader_destroy(sn_loader **lp)
     *lp = NULL;
 }
 
+es_status sn_loader_share(sn_loader *l, int rank, int size, es_error *err)
+{
+    if (size < 1 || rank < 0 || rank >= size || l->batch % size != 0)
+        return es_fail(err, ES_INVALID, "supernet.batch", "%d cannot be shared by %d ranks: use a multiple of it",
+                       l->batch, size);
+    pthread_mutex_lock(&l->lock);
+    while (l->wanted)
+        pthread_cond_wait(&l->changed, &l->lock);
+    l->share = l->batch / size;
+    l->from = rank * l->share;
+    l->next.made = false;
+    pthread_mutex_unlock(&l->lock);
+    return ES_OK;
+}
+
 int64_t sn_loader_steps_per_epoch(const sn_loader *l) { return l->d->count[SN_TRAIN_SPLIT] / l->batch; }
 
 static es_status upload(sn_loader *l, const float *images, const int32_t *labels, int n, sn_batch *out, es_error *err)
@@ -205,7 +220,7 @@ es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *
     pthread_mutex_unlock(&l->lock);
     if (!l->next.made || l->next.step != step) /* the first step, or a jump: made here */
         make_step(l, &l->next, step);
-    ES_RETURN(upload(l, l->next.images, l->next.labels, l->batch, out, err));
+    ES_RETURN(upload(l, l->next.images, l->next.labels, l->share, out, err));
     pthread_mutex_lock(&l->lock);
     l->wanted = true;
     l->want_step = step + 1;

@@ -9,7 +9,7 @@ static es_status step(sn_trainer *t, uint64_t at, es_error *err)
         [SN_DISTILL_NONE] = SN_LOSS_LABELS, [SN_DISTILL_KL] = SN_LOSS_KL, [SN_DISTILL_ALPHA] = SN_LOSS_ALPHA};
     const sn_supernet_config *c = &t->file->supernet;
     sn_pass student = {.loss = losses[c->distill], .scale = 1};
-    es_rng r = es_rng_make(t->seed, ES_USE_SAMPLE_SUBNET, at);
+    es_rng r = sn_trainer_draw(t, at);
     ES_RETURN(sn_trainer_pass(t,
                               &(sn_pass){.arch = t->largest,
                                          .loss = SN_LOSS_LABELS,

@@ -4,7 +4,7 @@
 
 static es_status step(sn_trainer *t, uint64_t at, es_error *err)
 {
-    es_rng r = es_rng_make(t->seed, ES_USE_SAMPLE_SUBNET, at);
+    es_rng r = sn_trainer_draw(t, at);
     sr_arch_random(sn_space_choices(t->file->space), &r, t->sampled);
     return sn_trainer_pass(
         t, &(sn_pass){.arch = t->sampled, .loss = SN_LOSS_LABELS, .regularise = true, .reports = true, .scale = 1},
