@@ -14,7 +14,7 @@ enum {
 static const char text[] = "name: gang\nseed: 5\n"
                            "task: {data: {train: /nowhere/a, test: /nowhere/b, validation: 100}}\n"
                            "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12], depth: [1, 2]}\n"
-                           "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
+                           "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 9, slice_steps: 10}\n"
                            "search: {algorithm: random, evaluations: 4}\nobjectives: [accuracy: max, macs: min]\n"
                            "resources: {gpus: 3}\n";
 
