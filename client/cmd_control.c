@@ -1,4 +1,4 @@
-/* cancel, pause, resume, retry, priority, backup: one command each, and a line that says what happened. */
+/* cancel, pause, resume, retry, priority, delete, pin, unpin, backup: one command each, and a line that says what happened. */
 #include "client/connect.h"
 
 #include <inttypes.h>
@@ -29,6 +29,10 @@ static int run_pause(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB_
 static int run_resume(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_RESUME, 0, "resumed"); }
 
 static int run_retry(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_RETRY, 0, "goes on"); }
+
+static int run_delete(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_DELETE, 0, "deleted"); }
+static int run_pin(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_PIN, 0, "pinned"); }
+static int run_unpin(const cl_args *a) { return command(a, ESPALIER__WIRE__VERB__VERB_UNPIN, 0, "no longer pinned"); }
 
 static int run_backup(const cl_args *a)
 {
@@ -65,6 +69,12 @@ const cl_command cl_cmd_priority = {
 const cl_command cl_cmd_retry = {
     "retry", "SEARCH", "go on with a failed search: its failed jobs get all their attempts again", 1, 1, run_retry,
     options, NULL};
+const cl_command cl_cmd_delete = {
+    "delete", "SEARCH", "forget a search that is over: its rows, and the weights nothing else needs", 1, 1, run_delete,
+    options,  NULL};
+const cl_command cl_cmd_pin = {"pin", "SEARCH", "keep a search's weights, however old", 1, 1, run_pin, options, NULL};
+const cl_command cl_cmd_unpin = {"unpin", "SEARCH", "let the retention rule apply to a search again", 1, 1, run_unpin,
+                                 options, NULL};
 const cl_command cl_cmd_backup = {
     "backup", "DIR", "copy the coordinator's databases, while it works, into a directory on its host", 1, 1, run_backup,
     options,  NULL};

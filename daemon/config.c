@@ -15,6 +15,9 @@ void dm_config_default(dm_config *c)
     snprintf(c->http, sizeof c->http, "127.0.0.1:5703");
     c->coord.lease_ms = 15000;
     c->coord.heartbeat_ms = 2000;
+    c->weights_grace_s = 600;
+    c->backup_every_s = 86400;
+    c->backup_keep = 3;
 }
 
 static es_status config_text(const es_yaml_node *n, char out[DM_CONFIG_TEXT], es_error *err)
@@ -57,13 +60,49 @@ static es_status config_int(const es_yaml_node *root, const char *key, int64_t m
     return ES_OK;
 }
 
+/* What is kept: weights, backups. */
+static es_status config_kept(const es_yaml_node *root, dm_config *c, es_error *err)
+{
+    static const char *const retention_keys[] = {"checkpoints", "failed_days", "final_days", "final_searches", NULL};
+    static const char *const backup_keys[] = {"dir", "every_s", "keep", NULL};
+    const es_yaml_node *r = es_yaml_find(root, "retention"), *b = es_yaml_find(root, "backup");
+    dm_retention *o = &c->coord.retain;
+    ES_RETURN(config_int(root, "weights_grace_s", 1, 30 * 86400, &c->weights_grace_s, err));
+    if (r) {
+        ES_RETURN(es_yaml_expect(r, ES_YAML_MAP, err));
+        ES_RETURN(es_yaml_check_keys(r, retention_keys, err));
+        ES_RETURN(config_int(r, "checkpoints", 1, 1000, &o->checkpoints, err));
+        ES_RETURN(config_int(r, "failed_days", 0, 36500, &o->failed_days, err));
+        ES_RETURN(config_int(r, "final_days", 0, 36500, &o->final_days, err));
+        ES_RETURN(config_int(r, "final_searches", 0, 1000000, &o->final_searches, err));
+    }
+    if (b) {
+        const es_yaml_node *dir = es_yaml_find(b, "dir");
+        char text[DM_CONFIG_TEXT];
+        ES_RETURN(es_yaml_expect(b, ES_YAML_MAP, err));
+        ES_RETURN(es_yaml_check_keys(b, backup_keys, err));
+        if (dir) {
+            ES_RETURN(config_text(dir, text, err));
+            if (text[0] != '/')
+                return es_yaml_fail(dir, err, "is \"%s\", an absolute path is needed", text);
+            snprintf(c->backup_dir, sizeof c->backup_dir, "%s", text);
+        }
+        ES_RETURN(es_yaml_get_i64(b, "every_s", 0, 365 * 86400, &c->backup_every_s, err));
+        ES_RETURN(config_int(b, "keep", 1, 1000, &c->backup_keep, err));
+    }
+    return ES_OK;
+}
+
 static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)
 {
-    static const char *const keys[] = {
-        "dir",        "control",      "data",       "status",      "http",        "log",  "lease_ms",   "heartbeat_ms",
-        "backoff_ms", "failures_max", "losses_max", "drain_after", "events_kept", "keys", "http_token", NULL};
+    static const char *const keys[] = {"dir",        "control",     "data",         "status",     "http",
+                                       "log",        "lease_ms",    "heartbeat_ms", "backoff_ms", "failures_max",
+                                       "losses_max", "drain_after", "events_kept",  "log_format", "weights_grace_s",
+                                       "retention",  "backup",      "keys",         "http_token", NULL};
     static const char *const tokens[] = {"auto", "always", "never", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+    static const char *const formats[] = {"text", "json", NULL};
+    int format = c->log_json;
     int level = (int)c->log, token = (int)c->http_token;
     ES_RETURN(es_yaml_expect(root, ES_YAML_MAP, err));
     ES_RETURN(es_yaml_check_keys(root, keys, err));
@@ -77,6 +116,9 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     c->http_token = (dm_http_token)token;
     ES_RETURN(es_yaml_get_enum(root, "log", levels, &level, err));
     c->log = (es_log_level)level;
+    ES_RETURN(es_yaml_get_enum(root, "log_format", formats, &format, err));
+    c->log_json = format == 1;
+    ES_RETURN(config_kept(root, c, err));
     ES_RETURN(config_int(root, "lease_ms", 100, 86400000, &c->coord.lease_ms, err));
     ES_RETURN(config_int(root, "heartbeat_ms", 20, 3600000, &c->coord.heartbeat_ms, err));
     ES_RETURN(config_int(root, "backoff_ms", 1, 3600000, &c->coord.backoff_ms, err));
@@ -129,6 +171,8 @@ es_status dm_config_check(dm_config *c, es_error *err)
 {
     if (!c->dir[0])
         return es_fail(err, ES_INVALID, "dir", "is empty: name the folder for the databases");
+    if (!c->backup_dir[0])
+        snprintf(c->backup_dir, sizeof c->backup_dir, "%s/backups", c->dir);
     if (!c->keys[0])
         snprintf(c->keys, sizeof c->keys, "%s/keys", c->dir);
     for (int i = 0; i < c->controls; i++)

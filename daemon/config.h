@@ -20,6 +20,11 @@ typedef struct dm_config {
     char keys[DM_CONFIG_TEXT + 8];                                           /* folder of key files; "": DIR/keys */
     dm_http_token http_token;
     es_log_level log;
+    bool log_json;
+    int weights_grace_s;                 /* a weights version that nothing needs stays for so long */
+    char backup_dir[DM_CONFIG_TEXT + 8]; /* of automatic backups; "": DIR/backups */
+    int64_t backup_every_s;              /* 0: none */
+    int backup_keep;
     dm_options coord; /* times and limits; paths and endpoints are filled in by main */
 } dm_config;
 

@@ -11,15 +11,17 @@ enum { RETRY_MS = 1000, IDLE_MS = 1000, PRUNE_EVERY_MS = 60000 };
 
 dm_options dm_options_default(void)
 {
-    return (dm_options){.heartbeat_ms = 5000,
-                        .lease_ms = 30000,
-                        .failures_max = 3,
-                        .losses_max = 3,
-                        .drain_after = 3,
-                        .backoff_ms = 1000,
-                        .backoff_max_ms = 60000,
-                        .hold_ms = 300000,
-                        .events_kept = 1000000};
+    return (dm_options){
+        .heartbeat_ms = 5000,
+        .lease_ms = 30000,
+        .failures_max = 3,
+        .losses_max = 3,
+        .drain_after = 3,
+        .backoff_ms = 1000,
+        .backoff_max_ms = 60000,
+        .hold_ms = 300000,
+        .events_kept = 1000000,
+        .retain = {.checkpoints = 1, .failed_days = 30, .final_days = 90, .final_searches = 100, .every_ms = 60000}};
 }
 
 static void coord_read_clock(dm_coord *c)
@@ -36,6 +38,8 @@ static es_status coord_load(dm_coord *c, es_error *err)
     c->expire_at_ms = c->now_ms;
     c->prune_at_ms = c->now_ms + PRUNE_EVERY_MS;
     c->sched_at_ms = INT64_MAX;
+    c->retain_at_ms = c->now_ms;
+    c->retain_cursor = 0;
     c->dirty = c->sweeping = true;
     ES_RETURN(dm_event_last(c->store, &c->event_id, err));
     ES_RETURN(dm_searches_load(c, err));
@@ -317,6 +321,7 @@ static es_status coord_work(dm_coord *c, es_error *err)
         ES_RETURN(dm_event_prune(c->store, c->o.events_kept, err));
         c->prune_at_ms = c->now_ms + PRUNE_EVERY_MS;
     }
+    ES_RETURN(dm_retain_turn(c, err));
     ES_RETURN(dm_searches_work(c, err));
     ES_RETURN(dm_sched_run(c, err));
     int64_t t0 = es_clock_mono_ns(c->env.clock);
@@ -332,6 +337,8 @@ static int coord_next_ms(const dm_coord *c)
         next = c->expire_at_ms;
     if (c->sched_at_ms < next)
         next = c->sched_at_ms;
+    if (c->retain_at_ms < next)
+        next = c->retain_at_ms;
     for (int i = 0; i < c->searches_n; i++) {
         const dm_search *s = c->searches[i];
         if (s->busy)

@@ -37,6 +37,13 @@ typedef struct dm_env {
     es_status (*backup)(void *ctx, const char *dir, es_error *err); /* of the weights; NULL: none */
 } dm_env;
 
+/* What is kept, and for how long: coord_retain.c. */
+typedef struct dm_retention {
+    int checkpoints;                             /* of each training, while its search lives */
+    int failed_days, final_days, final_searches; /* days 0: for ever */
+    int every_ms;                                /* between two looks */
+} dm_retention;
+
 typedef struct dm_options {
     const char *state_path;
     const char *data_endpoint; /* Welcome.data_endpoint */
@@ -48,6 +55,7 @@ typedef struct dm_options {
     int backoff_max_ms;
     int hold_ms; /* how long a gang that waits keeps free workers from others, the first time */
     int64_t events_kept;
+    dm_retention retain;
     const char *endpoints[3]; /* control, status, http: for the answer to "status"; borrowed */
 } dm_options;
 dm_options dm_options_default(void);

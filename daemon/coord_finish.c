@@ -184,6 +184,8 @@ static es_status training_slice(dm_coord *c, dm_lease *l, const dm_job_row *row,
                         .per_second = r->per_second,
                         .seconds = r->seconds};
     ES_RETURN(dm_checkpoint_insert(c->store, &cp, err));
+    ES_RETURN(dm_version_use(c->store, r->weights, l->search->id, l->job, err));
+    ES_RETURN(dm_version_keep_newest(c->store, l->job, c->o.retain.checkpoints, err));
     bool done = outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
     *over = r->step >= r->steps;
     ES_RETURN(slice_event(c, l, row, &cp, err));
@@ -318,6 +320,10 @@ static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, co
                           .result = f->result.data,
                           .result_bytes = f->result.len};
     ES_RETURN(dm_job_move(c->store, &m, err));
+    if (r->weights && r->weights[0])
+        ES_RETURN(dm_version_use(c->store, r->weights, s->id, job, err));
+    for (size_t i = 0; i < r->n_exported; i++)
+        ES_RETURN(dm_version_use(c->store, r->exported[i], s->id, job, err));
     ES_RETURN(dm_job_event(c, l, "done", NULL, NULL, err));
     l->worker->fails_in_row = 0;
     l->worker->jobs_done++;

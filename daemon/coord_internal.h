@@ -147,7 +147,8 @@ struct dm_coord {
     uint64_t memory_most; /* the most memory of a worker that takes work */
     int64_t sched_at_ms;  /* monotonic: run again then, whatever happens; INT64_MAX */
     bool dirty;           /* ready jobs or wanting workers changed: the scheduler has something to look at */
-    int64_t expire_at_ms, prune_at_ms;
+    int64_t expire_at_ms, prune_at_ms, retain_at_ms;
+    int64_t retain_cursor; /* the last search looked at */
     int64_t event_id;
     bool sweeping; /* searches that are over may have jobs that are not */
     struct dm_dropped {
@@ -280,6 +281,11 @@ bool dm_gang_find(dm_coord *c, const dm_ready *r, int size, dm_worker ***out);
  * is expected to be free (monotonic; 0: unknown). */
 const char *dm_gang_outlook(const dm_coord *c, const dm_ready *r, int size, int *most, int *free_now,
                             int64_t *whole_ms);
+
+/* ---- coord_retain.c: what is kept */
+es_status dm_retain_turn(dm_coord *c, es_error *err) ES_MUST_CHECK;
+es_status dm_retain_command(dm_coord *c, int64_t search, Espalier__Wire__Verb verb, es_error *why,
+                            es_error *err) ES_MUST_CHECK;
 
 /* ---- coord_query.c */
 es_status dm_on_query(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Query *m,

@@ -42,6 +42,7 @@ static void put_search(query *q, const char *key, const dm_search_row *r)
     else
         es_json_raw(j, "ended_ms", "null");
     es_json_str(j, "reason", r->reason);
+    es_json_bool(j, "pinned", r->pinned);
     es_json_object(j, "jobs");
     for (int i = DM_JOB_WAITING; i <= DM_JOB_CANCELLED; i++)
         es_json_i64(j, dm_job_state_name((dm_job_state)i), r->n[i]);

@@ -417,6 +417,8 @@ static es_status command_search(dm_coord *c, const Espalier__Wire__Command *m, e
     int64_t id = (int64_t)m->search;
     if (m->verb == ESPALIER__WIRE__VERB__VERB_RETRY)
         return search_retry(c, id, why, err);
+    if (m->verb >= ESPALIER__WIRE__VERB__VERB_DELETE)
+        return dm_retain_command(c, id, m->verb, why, err);
     dm_search *s = dm_search_find(c, id);
     if (!s) {
         dm_search_row r;
@@ -463,7 +465,10 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     case ESPALIER__WIRE__VERB__VERB_PAUSE:
     case ESPALIER__WIRE__VERB__VERB_RESUME:
     case ESPALIER__WIRE__VERB__VERB_PRIORITY:
-    case ESPALIER__WIRE__VERB__VERB_RETRY: ES_RETURN(command_search(c, m, &why, err)); break;
+    case ESPALIER__WIRE__VERB__VERB_RETRY:
+    case ESPALIER__WIRE__VERB__VERB_DELETE:
+    case ESPALIER__WIRE__VERB__VERB_PIN:
+    case ESPALIER__WIRE__VERB__VERB_UNPIN: ES_RETURN(command_search(c, m, &why, err)); break;
     case ESPALIER__WIRE__VERB__VERB_SHUTDOWN: c->shutdown = true; break;
     case ESPALIER__WIRE__VERB__VERB_BACKUP: ES_RETURN(command_backup(c, str(m->text), &why, err)); break;
     case ESPALIER__WIRE__VERB__VERB_NONE:

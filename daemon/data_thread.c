@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "base/log.h"
 #include "daemon/weights.h"
 
-enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 600000, COLLECT_AGE_MS = 86400000 };
+enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 60000, DROPS_MAX = 256 };
 
 struct dm_data {
     void *router, *pair, *control; /* control: the main thread's end of the pair */
@@ -21,6 +22,9 @@ struct dm_data {
     bool started;
     char endpoint[256];
     int64_t collect_at_ms;
+    _Atomic int64_t grace_ms;
+    char dropping[DROPS_MAX][72]; /* the main thread's: ordered, not yet acknowledged */
+    int dropping_n;
 };
 
 typedef struct data_message {
@@ -110,13 +114,23 @@ static void data_batch(dm_data *d)
 static void data_collect(dm_data *d)
 {
     es_error err;
-    int64_t now = es_clock_wall_ms(es_clock_system()), collected = 0;
-    if (now < d->collect_at_ms)
+    int64_t now = es_clock_wall_ms(es_clock_system()), mono = es_clock_mono_ms(es_clock_system());
+    int64_t collected = 0, left = 0, grace = atomic_load(&d->grace_ms);
+    if (mono < d->collect_at_ms)
         return;
-    es_status s = dm_weights_collect(d->weights, now - COLLECT_AGE_MS, &collected, &err);
-    if (s != ES_OK)
+    es_status s = dm_weights_begin(d->weights, &err);
+    if (s == ES_OK)
+        s = dm_weights_collect(d->weights, now - grace, &collected, &err);
+    if (s == ES_OK)
+        s = dm_weights_commit(d->weights, &err);
+    if (s == ES_OK && !collected)
+        s = dm_weights_shrink(d->weights, &left, &err);
+    if (s != ES_OK) {
+        dm_weights_rollback(d->weights);
         es_log_error(ES_LOG_WARN, "collecting unused weights", &err);
-    d->collect_at_ms = now + (collected ? 1000 : COLLECT_EVERY_MS);
+    }
+    int64_t every = grace / 4 > COLLECT_EVERY_MS ? COLLECT_EVERY_MS : grace / 4;
+    d->collect_at_ms = mono + (collected || left ? 50 : every);
 }
 
 /* Returns false when the main thread says that it is over. */
@@ -129,15 +143,17 @@ static bool data_orders(dm_data *d)
         if (n == 0)
             return false;
         hex[n < (int)sizeof hex ? n : (int)sizeof hex - 1] = 0;
+        int64_t now = es_clock_wall_ms(es_clock_system());
         es_status s = dm_weights_begin(d->weights, &err);
         if (s == ES_OK)
-            s = dm_weights_drop(d->weights, hex, &err);
+            s = dm_weights_drop(d->weights, hex, now - atomic_load(&d->grace_ms), now, &err);
         if (s == ES_OK)
             s = dm_weights_commit(d->weights, &err);
         if (s != ES_OK) { /* it stays: costs room, harms nothing */
             dm_weights_rollback(d->weights);
             es_log_error(ES_LOG_WARN, "dropping a weights version", &err);
         }
+        zmq_send(d->pair, hex, strlen(hex), ZMQ_DONTWAIT); /* fits: there are never more than DROPS_MAX under way */
     }
     return true;
 }
@@ -149,7 +165,8 @@ static void *data_main(void *ctx)
     while (on) {
         zmq_pollitem_t items[] = {{.socket = d->router, .events = ZMQ_POLLIN},
                                   {.socket = d->pair, .events = ZMQ_POLLIN}};
-        if (zmq_poll(items, 2, 1000) < 0 && errno == ETERM)
+        int64_t due = d->collect_at_ms - es_clock_mono_ms(es_clock_system());
+        if (zmq_poll(items, 2, due < 10 ? 10 : due > 1000 ? 1000 : (long)due) < 0 && errno == ETERM)
             break;
         on = data_orders(d);
         data_batch(d);
@@ -162,6 +179,7 @@ es_status dm_data_start(void *zmq, const char *endpoint, const char *path, dm_da
 {
     dm_data *d = *out = es_xcalloc(1, sizeof *d);
     es_status s = ES_OK;
+    d->grace_ms = 600000;
     int hwm = 1000, linger = 0;
     int64_t max = DM_DATA_MAX;
     ES_GOTO(dm_weights_open(path, &d->weights, err));
@@ -194,10 +212,40 @@ fail:
 
 const char *dm_data_endpoint(const dm_data *d) { return d->endpoint; }
 
-void dm_data_drop(dm_data *d, const char *hex)
+void dm_data_set_grace(dm_data *d, int64_t ms) { atomic_store(&d->grace_ms, ms); }
+
+/* Forgets what the thread says is done. */
+static void data_acknowledged(dm_data *d)
 {
-    if (zmq_send(d->control, hex, strlen(hex), ZMQ_DONTWAIT) < 0)
-        es_log(ES_LOG_WARN, "a weights version stays: the data thread is behind");
+    char hex[72];
+    int n;
+    while (d->dropping_n > 0 && (n = zmq_recv(d->control, hex, sizeof hex - 1, ZMQ_DONTWAIT)) >= 0) {
+        hex[n < (int)sizeof hex ? n : (int)sizeof hex - 1] = 0;
+        for (int i = 0; i < d->dropping_n; i++)
+            if (strcmp(d->dropping[i], hex) == 0) {
+                memcpy(d->dropping[i], d->dropping[--d->dropping_n], sizeof hex);
+                break;
+            }
+    }
+}
+
+bool dm_data_dropping(dm_data *d, const char *hex)
+{
+    data_acknowledged(d);
+    for (int i = 0; i < d->dropping_n; i++)
+        if (strcmp(d->dropping[i], hex) == 0)
+            return true;
+    return false;
+}
+
+bool dm_data_drop(dm_data *d, const char *hex)
+{
+    if (dm_data_dropping(d, hex))
+        return true;
+    if (d->dropping_n == DROPS_MAX || zmq_send(d->control, hex, strlen(hex), ZMQ_DONTWAIT) < 0)
+        return false;
+    snprintf(d->dropping[d->dropping_n++], sizeof d->dropping[0], "%s", hex);
+    return true;
 }
 
 void dm_data_stop(dm_data **pd)

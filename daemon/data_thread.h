@@ -14,7 +14,12 @@
 typedef struct dm_data dm_data;
 es_status dm_data_start(void *zmq, const char *endpoint, const char *path, dm_data **out, es_error *err) ES_MUST_CHECK;
 const char *dm_data_endpoint(const dm_data *d); /* as bound: with the port */
-void dm_data_drop(dm_data *d, const char *hex);
+/* How long an orphaned chunk and a version that nobody put again stay; may change while it runs. */
+void dm_data_set_grace(dm_data *d, int64_t ms);
+/* False: too many are on their way already. */
+bool dm_data_drop(dm_data *d, const char *hex);
+/* Ordered, and perhaps not gone yet: whoever names it now must send it again. */
+bool dm_data_dropping(dm_data *d, const char *hex);
 void dm_data_stop(dm_data **d);
 
 /* Binds and reports the place in words a user understands. `bound` gets ZMQ_LAST_ENDPOINT with "*" for any address. */

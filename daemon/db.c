@@ -150,6 +150,8 @@ static es_status db_configure(dm_db *db, const dm_db_options *o, es_error *err)
         ES_RETURN(db_exec(db, "PRAGMA locking_mode = EXCLUSIVE", "opening", err));
     int64_t version;
     ES_RETURN(db_identify(db, &version, err));
+    if (o->shrinks && version == 0) /* only before the first table */
+        ES_RETURN(db_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", "opening", err));
     ES_RETURN(db_one_pragma_text(db, "PRAGMA journal_mode = WAL", mode, sizeof mode, err));
     if (strcmp(mode, "wal") != 0)
         return es_fail(err, ES_IO, db->path, "the file system does not allow a write-ahead log (journal mode is %s)",
@@ -357,6 +359,19 @@ void dm_stmt_end(dm_stmt *q)
     sqlite3_reset(q->handle);
     q->busy = false;
     q->db->open_queries--;
+}
+
+const char *dm_db_path(const dm_db *db) { return db->path; }
+
+es_status dm_db_shrink(dm_db *db, int64_t *left, es_error *err)
+{
+    int64_t mode;
+    *left = 0;
+    ES_RETURN(db_pragma_i64(db, "PRAGMA auto_vacuum", &mode, err));
+    if (mode != 2)
+        return ES_OK;
+    ES_RETURN(db_exec(db, "PRAGMA incremental_vacuum(1024)", "shrinking", err));
+    return db_pragma_i64(db, "PRAGMA freelist_count", left, err);
 }
 
 es_status dm_db_backup(dm_db *db, const char *path, es_error *err)

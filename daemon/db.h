@@ -30,6 +30,7 @@ typedef struct dm_db_options {
     const char *vfs;               /* NULL: the system's */
     int busy_ms;                   /* wait so long for another connection's lock */
     int cache_kib;                 /* page cache; 0: 16 MiB */
+    bool shrinks;                  /* a new file can give pages back (dm_db_shrink) */
 } dm_db_options;
 
 /* Creates or opens, checks the file's form, migrates. ES_VERSION when the file is of a newer program. */
@@ -63,6 +64,9 @@ const char *dm_stmt_text(dm_stmt *q, int column); /* borrowed until the next row
 const void *dm_stmt_blob(dm_stmt *q, int column, size_t *n);
 void dm_stmt_end(dm_stmt *q); /* NULL-safe */
 
+const char *dm_db_path(const dm_db *db);
+/* Gives at most 1,024 free pages back to the file system; *left are still free (0 in a file that was not made with `shrinks`: there they are used again). */
+es_status dm_db_shrink(dm_db *db, int64_t *left, es_error *err) ES_MUST_CHECK;
 /* Copies the whole database, page by page, into a new file at `path`, while it is in use. */
 es_status dm_db_backup(dm_db *db, const char *path, es_error *err) ES_MUST_CHECK;
 /* PRAGMA integrity_check: ES_CORRUPT with SQLite's first finding. */

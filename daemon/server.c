@@ -13,6 +13,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/collect.h"
 #include "daemon/data_thread.h"
 #include "daemon/http.h"
 #include "daemon/weights.h"
@@ -26,6 +27,7 @@ struct dm_server {
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
     dm_coord *coord;
     dm_http *http;
+    dm_collect collect;
     int64_t metrics_at_ms;
     char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
     char state_path[400], weights_path[400];
@@ -50,13 +52,14 @@ static void server_publish(void *ctx, const char *topic, const char *json)
 static bool server_has_version(void *ctx, const char *hex)
 {
     dm_server *s = ctx;
-    return dm_weights_has(s->weights, hex);
+    return !dm_data_dropping(s->data, hex) && dm_weights_has(s->weights, hex);
 }
 
 static void server_drop_version(void *ctx, const char *hex)
 {
     dm_server *s = ctx;
-    dm_data_drop(s->data, hex);
+    if (!s->collect.held)
+        (void)!dm_data_drop(s->data, hex); /* what stays is found again by the walk */
 }
 
 static es_status server_backup(void *ctx, const char *dir, es_error *err)
@@ -144,7 +147,7 @@ es_status dm_server_check(const dm_config *config, es_error *err)
     if (status == ES_OK && es_file_exists(path))
         status = dm_weights_open(path, &weights, err);
     if (status == ES_OK && weights)
-        status = dm_weights_check(weights, err);
+        status = dm_weights_check(weights, NULL, NULL, err);
     dm_store_close(&store);
     dm_weights_close(&weights);
     if (s.lock >= 0)
@@ -254,6 +257,9 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
 {
     for (;;) {
         int wait = dm_coord_turn(s->coord);
+        int collect = dm_collect_turn(&s->collect, dm_coord_store(s->coord), s->weights, s->data,
+                                      es_clock_wall_ms(es_clock_system()), es_clock_mono_ms(es_clock_system()));
+        wait = collect < wait ? collect : wait;
         server_metrics(s);
         if (dm_coord_shutdown_asked(s->coord)) {
             es_log(ES_LOG_INFO, "ends: asked by an operator");

@@ -4,7 +4,8 @@
  *     dm_store_begin(st, err); ... dm_store_commit(st, err);       // on any failure in between: dm_store_rollback, rebuild memory from rows
  *
  * Invariants: searches' n_* columns are the number of their jobs per state (kept by dm_store_count, written at commit). Rows are never deleted, but for
- * old events and the ranks of gangs that are over. Texts and blobs in row structs belong to the row and go with dm_*_row_free.
+ * old events, the ranks of gangs that are over, and deleted searches (store_retain.c). Texts and blobs in row structs belong to the row and go with
+ * dm_*_row_free.
  */
 #ifndef DM_STORE_H
 #define DM_STORE_H
@@ -46,6 +47,7 @@ typedef struct dm_search_row {
     dm_search_state state;
     char *token, *name, *user, *driver, *phase, *text, *reason; /* text only from dm_search_get */
     int64_t n[7];                                               /* jobs by dm_job_state */
+    bool pinned;
 } dm_search_row;
 void dm_search_row_free(dm_search_row *r);
 
@@ -171,8 +173,33 @@ es_status dm_checkpoint_last(dm_store *st, int64_t job, dm_checkpoint *out, char
                              es_error *err) ES_MUST_CHECK;
 es_status dm_checkpoint_seconds(dm_store *st, int64_t job, double *out,
                                 es_error *err) ES_MUST_CHECK; /* of all slices */
-/* Whether a job's newest checkpoint is this weights version. */
+
+/* ---- which weights versions are needed, and by whom (store_retain.c) ---------------------------------------------------- */
+
+/* `job` of `search` made this version. */
+es_status dm_version_use(dm_store *st, const char *version, int64_t search, int64_t job, es_error *err) ES_MUST_CHECK;
+/* Of a training: all but its newest `keep` checkpoints may go. */
+es_status dm_version_keep_newest(dm_store *st, int64_t job, int64_t keep, es_error *err) ES_MUST_CHECK;
 es_status dm_version_needed(dm_store *st, const char *hex, bool *yes, es_error *err) ES_MUST_CHECK;
+es_status dm_version_each(dm_store *st, bool (*fn)(void *ctx, const char *hex), void *ctx, es_error *err) ES_MUST_CHECK;
+
+typedef struct dm_retain_row {
+    int64_t id, ended_ms;
+    dm_search_state state;
+    bool pinned, deleted, work; /* work: it holds versions that its result may not name */
+} dm_retain_row;
+/* The next search that holds versions, by id; ES_NOT_FOUND: no more. */
+es_status dm_retain_next(dm_store *st, int64_t after, dm_retain_row *out, es_error *err) ES_MUST_CHECK;
+/* How many searches were done later than that; counts up to `limit`. */
+es_status dm_retain_newer(dm_store *st, int64_t ended_ms, int64_t limit, int64_t *count, es_error *err) ES_MUST_CHECK;
+es_status dm_retain_release_work(dm_store *st, int64_t search,
+                                 es_error *err) ES_MUST_CHECK; /* all its result does not name */
+es_status dm_retain_release_all(dm_store *st, int64_t search, es_error *err) ES_MUST_CHECK;
+es_status dm_search_set_pinned(dm_store *st, int64_t id, bool pinned, es_error *err) ES_MUST_CHECK;
+/* From here on dm_search_get and dm_search_each do not know it. */
+es_status dm_search_set_deleted(dm_store *st, int64_t id, int64_t now_ms, es_error *err) ES_MUST_CHECK;
+/* Takes some rows of the first deleted search after `after` that has any; *busy: there are more. ES_NOT_FOUND: there is none. */
+es_status dm_search_purge(dm_store *st, int64_t after, int64_t *id, bool *busy, es_error *err) ES_MUST_CHECK;
 
 /* ---- what searches found ----------------------------------------------------------------------------------------------- */
 

@@ -421,15 +421,3 @@ es_status dm_checkpoint_seconds(dm_store *st, int64_t job, double *out, es_error
     *out = (double)ms / 1000;
     return s;
 }
-
-es_status dm_version_needed(dm_store *st, const char *hex, bool *yes, es_error *err)
-{
-    int64_t n;
-    es_status s = dm_db_get_i64(
-        st->db, &n,
-        "SELECT 1 FROM checkpoint AS c WHERE weights = ? AND step = (SELECT max(step) FROM checkpoint WHERE job ="
-        " c.job) LIMIT 1",
-        err, "s", hex);
-    *yes = s == ES_OK;
-    return s == ES_NOT_FOUND ? ES_OK : s;
-}

@@ -61,7 +61,7 @@ es_status dm_search_find_token(dm_store *st, const char *token, int64_t *id, es_
 #define SEARCH_COLUMNS                                                                                            \
     "id, token, name, user, driver, priority, state, phase, submitted_ms, ended_ms, reason, n_waiting, n_ready, " \
     "n_running, n_done,"                                                                                          \
-    " n_failed, n_cancelled"
+    " n_failed, n_cancelled, pinned"
 
 static void search_read(dm_stmt *q, dm_search_row *r)
 {
@@ -79,6 +79,7 @@ static void search_read(dm_stmt *q, dm_search_row *r)
     r->reason = dm_store_dup(dm_stmt_text(q, 10));
     for (int i = 1; i < DM_JOB_STATES; i++)
         r->n[i] = dm_stmt_i64(q, 10 + i);
+    r->pinned = dm_stmt_i64(q, 17) != 0;
 }
 
 es_status dm_search_get(dm_store *st, int64_t id, dm_search_row *out, es_error *err)
@@ -86,11 +87,12 @@ es_status dm_search_get(dm_store *st, int64_t id, dm_search_row *out, es_error *
     dm_stmt *q = NULL;
     memset(out, 0, sizeof *out);
     ES_RETURN(dm_store_flush_counts(st, err));
-    ES_RETURN(dm_db_query(st->db, &q, "SELECT " SEARCH_COLUMNS ", text FROM search WHERE id = ?", err, "i", id));
+    ES_RETURN(dm_db_query(st->db, &q, "SELECT " SEARCH_COLUMNS ", text FROM search WHERE id = ? AND deleted_ms IS NULL",
+                          err, "i", id));
     es_status s = dm_stmt_row(q, err);
     if (s == ES_OK) {
         search_read(q, out);
-        out->text = es_xstrdup(dm_stmt_text(q, 17));
+        out->text = es_xstrdup(dm_stmt_text(q, 18));
     } else if (s == ES_NOT_FOUND) {
         s = es_fail(err, ES_NOT_FOUND, NULL, "there is no search %" PRId64, id);
     }
@@ -130,7 +132,7 @@ es_status dm_search_result(dm_store *st, int64_t id, char **json, es_error *err)
 {
     dm_stmt *q = NULL;
     *json = NULL;
-    ES_RETURN(dm_db_query(st->db, &q, "SELECT result FROM search WHERE id = ?", err, "i", id));
+    ES_RETURN(dm_db_query(st->db, &q, "SELECT result FROM search WHERE id = ? AND deleted_ms IS NULL", err, "i", id));
     es_status s = dm_stmt_row(q, err);
     if (s == ES_OK)
         *json = dm_store_dup(dm_stmt_text(q, 0));
@@ -146,7 +148,9 @@ es_status dm_search_each(dm_store *st, int64_t before, int64_t limit, bool (*fn)
     dm_stmt *q = NULL;
     es_status s;
     ES_RETURN(dm_store_flush_counts(st, err));
-    ES_RETURN(dm_db_query(st->db, &q, "SELECT " SEARCH_COLUMNS " FROM search WHERE id < ? ORDER BY id DESC LIMIT ?",
+    ES_RETURN(dm_db_query(st->db, &q,
+                          "SELECT " SEARCH_COLUMNS
+                          " FROM search WHERE id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT ?",
                           err, "ii", before ? before : INT64_MAX, limit));
     bool more = true;
     while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
@@ -187,7 +191,8 @@ es_status dm_search_counts(dm_store *st, int64_t counts[6], es_error *err)
     dm_stmt *q;
     es_status s;
     memset(counts, 0, 6 * sizeof *counts);
-    ES_RETURN(dm_db_query(st->db, &q, "SELECT state, count(*) FROM search GROUP BY state", err, ""));
+    ES_RETURN(
+        dm_db_query(st->db, &q, "SELECT state, count(*) FROM search WHERE deleted_ms IS NULL GROUP BY state", err, ""));
     while ((s = dm_stmt_row(q, err)) == ES_OK)
         counts[dm_stmt_i64(q, 0)] = dm_stmt_i64(q, 1);
     dm_stmt_end(q);

@@ -1,4 +1,4 @@
-#include "daemon/weights.h"
+#include "daemon/weights_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,15 +10,15 @@ enum { CHUNK_MAX = 1 << 20, MISSING_MAX = 60000 };
 
 extern const char *const dm_weights_sql[];
 
-struct dm_weights {
-    dm_db *db;
-};
-
 es_status dm_weights_open(const char *path, dm_weights **out, es_error *err)
 {
     dm_weights *w = *out = es_xcalloc(1, sizeof *w);
-    dm_db_options o = {
-        .path = path, .schema = "weights", .migrations = dm_weights_sql, .busy_ms = 10000, .cache_kib = 8 << 10};
+    dm_db_options o = {.path = path,
+                       .schema = "weights",
+                       .migrations = dm_weights_sql,
+                       .busy_ms = 10000,
+                       .cache_kib = 8 << 10,
+                       .shrinks = true};
     es_status s = dm_db_open(&o, &w->db, err);
     if (s != ES_OK)
         dm_weights_close(out);
@@ -37,8 +37,6 @@ void dm_weights_close(dm_weights **w)
 es_status dm_weights_begin(dm_weights *w, es_error *err) { return dm_db_begin(w->db, err); }
 es_status dm_weights_commit(dm_weights *w, es_error *err) { return dm_db_commit(w->db, err); }
 void dm_weights_rollback(dm_weights *w) { dm_db_rollback(w->db); }
-es_status dm_weights_check(dm_weights *w, es_error *err) { return dm_db_check(w->db, err); }
-
 es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) { return dm_db_backup(w->db, path, err); }
 
 bool dm_weights_has(dm_weights *w, const char *hex)
@@ -77,7 +75,10 @@ static es_status do_missing(answer *a, const Espalier__Wire__Missing *m, es_erro
                                     m->chunks[i].len);
         if (s == ES_NOT_FOUND)
             list[a->missing.n_chunks++] = m->chunks[i];
-        else if (s != ES_OK)
+        else if (s == ES_OK) /* an upload counts on it: it stays for now, even if no version has it */
+            s = dm_db_run(a->w->db, "UPDATE orphan SET since_ms = ? WHERE chunk = ? AND since_ms < ?", err, "ibi",
+                          a->now_ms, m->chunks[i].data, m->chunks[i].len, a->now_ms);
+        if (s != ES_OK && s != ES_NOT_FOUND)
             return s;
     }
     a->missing.chunks = list;
@@ -100,11 +101,14 @@ static es_status do_put_chunk(answer *a, const Espalier__Wire__PutChunk *m, es_e
         es_fail(&a->why, ES_CORRUPT, "put_chunk", "the bytes hash to %.16s..., not to the hash they came with", a->hex);
         return ES_OK;
     }
-    ES_RETURN(dm_db_run(
-        a->w->db,
-        "INSERT INTO chunk (hash, added_ms, data) VALUES (?, ?, ?) ON CONFLICT (hash) DO UPDATE SET added_ms ="
-        " excluded.added_ms",
-        err, "bib", m->hash.data, m->hash.len, a->now_ms, m->data.data, m->data.len));
+    ES_RETURN(dm_db_run(a->w->db, "INSERT OR IGNORE INTO chunk (hash, added_ms, data) VALUES (?, ?, ?)", err, "bib",
+                        m->hash.data, m->hash.len, a->now_ms, m->data.data, m->data.len));
+    if (dm_db_changes(a->w->db) == 1) /* until a version has it */
+        ES_RETURN(dm_db_run(a->w->db, "INSERT INTO orphan (chunk, since_ms) VALUES (?, ?)", err, "bi", m->hash.data,
+                            m->hash.len, a->now_ms));
+    else
+        ES_RETURN(dm_db_run(a->w->db, "UPDATE orphan SET since_ms = ? WHERE chunk = ?", err, "ib", a->now_ms,
+                            m->hash.data, m->hash.len));
     a->stored.weights = a->hex;
     a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_STORED;
     a->reply.stored = &a->stored;
@@ -140,6 +144,22 @@ static es_status manifest_check(answer *a, const Espalier__Wire__Manifest *m, in
     return ES_OK;
 }
 
+static es_status manifest_store(answer *a, const Espalier__Wire__Manifest *man, const ProtobufCBinaryData *bytes,
+                                int64_t total, es_error *err)
+{
+    ES_RETURN(dm_db_run(
+        a->w->db, "INSERT INTO version (id, kind, bytes, created_ms, touched_ms, manifest) VALUES (?, ?, ?, ?, ?, ?)",
+        err, "ssiiib", a->hex, man->kind, total, a->now_ms, a->now_ms, bytes->data, bytes->len));
+    for (size_t i = 0; i < man->n_arrays; i++)
+        for (size_t k = 0; k < man->arrays[i]->n_chunks; k++) {
+            const ProtobufCBinaryData *c = &man->arrays[i]->chunks[k];
+            ES_RETURN(dm_db_run(a->w->db, "INSERT OR IGNORE INTO version_chunk (chunk, version) VALUES (?, ?)", err,
+                                "bs", c->data, c->len, a->hex));
+            ES_RETURN(dm_db_run(a->w->db, "DELETE FROM orphan WHERE chunk = ?", err, "b", c->data, c->len));
+        }
+    return ES_OK;
+}
+
 static es_status do_put_manifest(answer *a, const Espalier__Wire__PutManifest *m, es_error *err)
 {
     ProtobufCMessage *base = NULL;
@@ -154,16 +174,13 @@ static es_status do_put_manifest(answer *a, const Espalier__Wire__PutManifest *m
     es_hash_bytes(m->manifest.data, m->manifest.len, &h);
     es_hash_hex(&h, a->hex);
     es_status s = ES_OK;
-    if (a->why.code == ES_OK && !dm_weights_has(a->w, a->hex)) {
+    if (a->why.code == ES_OK &&
+        dm_weights_has(a->w, a->hex)) { /* again, or of another search: from here on it is as young as a new one */
+        s = dm_db_run(a->w->db, "UPDATE version SET touched_ms = ? WHERE id = ?", err, "is", a->now_ms, a->hex);
+    } else if (a->why.code == ES_OK) {
         s = manifest_check(a, man, &total, err);
         if (s == ES_OK && a->why.code == ES_OK)
-            s = dm_db_run(a->w->db,
-                          "INSERT INTO version (id, kind, bytes, created_ms, manifest) VALUES (?, ?, ?, ?, ?)", err,
-                          "ssiib", a->hex, man->kind, total, a->now_ms, m->manifest.data, m->manifest.len);
-        for (size_t i = 0; s == ES_OK && a->why.code == ES_OK && i < man->n_arrays; i++)
-            for (size_t k = 0; s == ES_OK && k < man->arrays[i]->n_chunks; k++)
-                s = dm_db_run(a->w->db, "INSERT OR IGNORE INTO version_chunk (chunk, version) VALUES (?, ?)", err, "bs",
-                              man->arrays[i]->chunks[k].data, man->arrays[i]->chunks[k].len, a->hex);
+            s = manifest_store(a, man, &m->manifest, total, err);
     }
     dm_message_free(&base);
     a->stored.weights = a->hex;
@@ -285,49 +302,4 @@ es_status dm_weights_refusal(const void *bytes, size_t n, const es_error *why, d
     dm_message_free(&base);
     a.why = *why;
     return answer_encode(&a, id, reply, err);
-}
-
-/* ---- letting go */
-
-es_status dm_weights_drop(dm_weights *w, const char *hex, es_error *err)
-{
-    /* Chunks only this version has go with it: first the list, since the rows that tell go too. */
-    es_hash *gone = NULL;
-    size_t n = 0, cap = 0;
-    dm_stmt *q = NULL;
-    es_status s = dm_db_query(
-        w->db, &q,
-        "SELECT chunk FROM version_chunk AS v WHERE version = ?"
-        " AND NOT EXISTS (SELECT 1 FROM version_chunk AS o WHERE o.chunk = v.chunk AND o.version <> v.version)",
-        err, "s", hex);
-    while (s == ES_OK && (s = dm_stmt_row(q, err)) == ES_OK) {
-        size_t bytes;
-        const void *p = dm_stmt_blob(q, 0, &bytes);
-        if (n == cap) {
-            cap = cap ? 2 * cap : 64;
-            gone = es_xrealloc(gone, cap * sizeof *gone);
-        }
-        if (bytes == ES_HASH_BYTES)
-            memcpy(gone[n++].b, p, bytes);
-    }
-    dm_stmt_end(q);
-    s = s == ES_NOT_FOUND ? ES_OK : s;
-    if (s == ES_OK)
-        s = dm_db_run(w->db, "DELETE FROM version_chunk WHERE version = ?", err, "s", hex);
-    if (s == ES_OK)
-        s = dm_db_run(w->db, "DELETE FROM version WHERE id = ?", err, "s", hex);
-    for (size_t i = 0; s == ES_OK && i < n; i++)
-        s = dm_db_run(w->db, "DELETE FROM chunk WHERE hash = ?", err, "b", gone[i].b, (size_t)ES_HASH_BYTES);
-    free(gone);
-    return s;
-}
-
-es_status dm_weights_collect(dm_weights *w, int64_t before_ms, int64_t *collected, es_error *err)
-{
-    ES_RETURN(dm_db_run(w->db,
-                        "DELETE FROM chunk WHERE hash IN (SELECT hash FROM chunk AS c WHERE added_ms < ?"
-                        " AND NOT EXISTS (SELECT 1 FROM version_chunk AS v WHERE v.chunk = c.hash) LIMIT 256)",
-                        err, "i", before_ms));
-    *collected = dm_db_changes(w->db);
-    return ES_OK;
 }

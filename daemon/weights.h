@@ -6,7 +6,8 @@
  *     dm_weights_commit(w, err);                                    // then the replies may leave
  *
  * A chunk's address is the hash of its bytes and is checked when it comes in; a version is accepted only when all its chunks are here and have the lengths it
- * claims. So what a version names can be read until the version is dropped. Versions share chunks; a chunk goes with the last version that has it.
+ * claims. So what a version names can be read until the version is dropped. Versions share chunks; one that no version has is an *orphan* and goes when it is old
+ * enough.
  * Several connections (each its own dm_weights, one thread each) may be open on one file.
  */
 #ifndef DM_WEIGHTS_H
@@ -31,10 +32,28 @@ es_status dm_weights_refusal(const void *bytes, size_t n, const es_error *why, d
                              es_error *err) ES_MUST_CHECK;
 
 bool dm_weights_has(dm_weights *w, const char *hex);
-es_status dm_weights_drop(dm_weights *w, const char *hex, es_error *err) ES_MUST_CHECK; /* unknown: nothing happens */
-/* Chunks no version refers to, older than `before_ms`: an upload that was never finished. At most a few hundred at once. */
+
+/* ---- letting go (weights_keep.c). Who needs a version is state.db's business; here age is what protects an upload in flight: nothing goes that was put, asked
+ * for or let go of at or after before_ms. Each call is a small transaction or part of one, so a crash between any two leaves only work to do again. */
+
+/* Takes a version away; its chunks that no other has become orphans. Unknown, or too young: nothing happens. */
+es_status dm_weights_drop(dm_weights *w, const char *hex, int64_t before_ms, int64_t now_ms,
+                          es_error *err) ES_MUST_CHECK;
+/* Deletes orphans of before before_ms, at most 64 MiB at once; *collected is how many. */
 es_status dm_weights_collect(dm_weights *w, int64_t before_ms, int64_t *collected, es_error *err) ES_MUST_CHECK;
-es_status dm_weights_check(dm_weights *w, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
+/* Gives free pages back to the file system, a few MiB at once; *left is how many are still free. */
+es_status dm_weights_shrink(dm_weights *w, int64_t *left, es_error *err) ES_MUST_CHECK;
+/* Ids after `after`, in order, of versions not put since before_ms: candidates for dm_weights_drop. */
+es_status dm_weights_idle(dm_weights *w, const char *after, int64_t before_ms, int limit, char (*out)[72], int *count,
+                          es_error *err) ES_MUST_CHECK;
+typedef struct dm_weights_size {
+    int64_t versions, orphans, pages, free_pages, page_bytes;
+} dm_weights_size;
+es_status dm_weights_sizes(dm_weights *w, dm_weights_size *out, es_error *err) ES_MUST_CHECK;
+
+/* Reads everything: SQLite's own check, every manifest against its id and its chunks, every chunk against its hash. ES_CORRUPT. `stop` (may be NULL)
+ * is asked now and then; true gives ES_CANCELLED. */
+es_status dm_weights_check(dm_weights *w, bool (*stop)(void *ctx), void *ctx, es_error *err) ES_MUST_CHECK;
 es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) ES_MUST_CHECK;
 
 #endif

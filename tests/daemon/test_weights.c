@@ -1,14 +1,18 @@
 /* weights.db: chunks by hash, versions whole or not at all, nothing kept that nobody names. */
+#include <sqlite3.h>
+
 #include "base/hash.h"
 #include "daemon/weights.h"
 #include "tests/check_main.h"
 
+enum { MANY = 80 };
 static dm_weights *w;
 static es_error err;
+static int64_t now_ms = 1000;
+static char path[1200];
 
 static void open_store(void)
 {
-    char path[1200];
     snprintf(path, sizeof path, "%s/weights.db", es_test_dir());
     ck_assert_ok_err(dm_weights_open(path, &w, &err), &err);
 }
@@ -22,7 +26,7 @@ static dm_data_reply *ask(dm_data_request *r)
     r->request_id = 77;
     ck_assert_ok(dm_encode(&r->base, DM_DATA_MAX, &out, &err));
     ck_assert_ok(dm_weights_begin(w, &err));
-    ck_assert_ok_err(dm_weights_answer(w, out.data, out.n, 1000, &reply, &err), &err);
+    ck_assert_ok_err(dm_weights_answer(w, out.data, out.n, now_ms, &reply, &err), &err);
     ck_assert_ok(dm_weights_commit(w, &err));
     ck_assert_ok_err(dm_decode(&espalier__wire__data_reply__descriptor, reply.data, reply.n, &m, &err), &err);
     free(out.data);
@@ -60,8 +64,8 @@ static void manifest_of(const char *kind, const char *const *chunks, int n, uint
 {
     Espalier__Wire__Manifest m = ESPALIER__WIRE__MANIFEST__INIT;
     Espalier__Wire__Array a = ESPALIER__WIRE__ARRAY__INIT, *list[] = {&a};
-    ProtobufCBinaryData refs[8];
-    es_hash h[8];
+    ProtobufCBinaryData refs[MANY];
+    es_hash h[MANY];
     char name[] = "values", copy[16];
     snprintf(copy, sizeof copy, "%s", kind);
     for (int i = 0; i < n; i++) {
@@ -197,13 +201,141 @@ START_TEST(a_dropped_version_takes_only_its_own_chunks)
             put_chunk(abc[i], false);
         const char *first = put_version("supernet", abc, 2, 9), *second = put_version("supernet", abc + 1, 2, 9);
         ck_assert_ok(dm_weights_begin(w, NULL));
-        ck_assert_ok(dm_weights_drop(w, first, NULL));
-        ck_assert_ok(dm_weights_drop(w, "unknown", NULL));
+        ck_assert_ok(dm_weights_drop(w, first, 1, 2000, NULL)); /* too young */
+        ck_assert(dm_weights_has(w, first));
+        ck_assert_ok(dm_weights_drop(w, first, 5000, 2000, NULL));
+        ck_assert_ok(dm_weights_drop(w, "unknown", 5000, 2000, NULL));
         ck_assert_ok(dm_weights_commit(w, NULL));
         ck_assert(!dm_weights_has(w, first));
         ck_assert(dm_weights_has(w, second));
-        ck_assert_uint_eq(missing(abc, 3), 1); /* alpha; beta is shared */
+        ck_assert_uint_eq(missing(abc, 3), 0); /* alpha has no version any more, and waits */
+        int64_t n;
+        ck_assert_ok(dm_weights_collect(w, 2001, &n, NULL));
+        ck_assert_int_eq(n, 1);
+        ck_assert_uint_eq(missing(abc, 3), 1); /* alpha went; beta is shared */
+        ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
         dm_weights_close(&w);
+    }
+END_TEST
+
+/* What an upload was told is here stays for the grace, although the only version that had it goes meanwhile. */
+START_TEST(an_upload_in_flight_keeps_its_chunks)
+    {
+        open_store();
+        put_chunk("alpha", false);
+        put_chunk("beta", false);
+        const char *old = put_version("supernet", abc, 2, 9);
+        now_ms = 5000;
+        ck_assert_ok(dm_weights_drop(w, old, 4000, 4500, NULL));
+        ck_assert_uint_eq(missing(abc, 2), 0); /* asked at 5000 */
+        int64_t n;
+        ck_assert_ok(dm_weights_collect(w, 5000, &n, NULL));
+        ck_assert_int_eq(n, 0);
+        ck_assert_str_ne(put_version("supernet", abc + 1, 1, 4), ""); /* has beta now */
+        ck_assert_ok(dm_weights_collect(w, 99999, &n, NULL));
+        ck_assert_int_eq(n, 1);
+        ck_assert_uint_eq(missing(abc, 2), 1);
+        /* A version put again is young again. */
+        now_ms = 9000;
+        char *again = strdup(put_version("supernet", abc + 1, 1, 4));
+        ck_assert_ok(dm_weights_drop(w, again, 9000, 9500, NULL));
+        ck_assert(dm_weights_has(w, again));
+        ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
+        free(again);
+        dm_weights_close(&w);
+    }
+END_TEST
+
+/* Lets go of `gone` step by step; dies before step `die`. Returns the number of steps. */
+static int collect_in_steps(const char *gone, int die)
+{
+    int step = 0;
+    int64_t n = 1, left = 1;
+#define STEP(call)           \
+    do {                     \
+        if (step++ == die)   \
+            raise(SIGKILL);  \
+        if ((call) != ES_OK) \
+            _exit(3);        \
+    } while (0)
+    STEP(dm_weights_begin(w, NULL));
+    STEP(dm_weights_drop(w, gone, 5000, 2000, NULL));
+    STEP(dm_weights_commit(w, NULL));
+    while (n > 0) {
+        STEP(dm_weights_begin(w, NULL));
+        STEP(dm_weights_collect(w, 5000, &n, NULL));
+        STEP(dm_weights_commit(w, NULL));
+    }
+    while (left > 0)
+        STEP(dm_weights_shrink(w, &left, NULL));
+#undef STEP
+    return step;
+}
+
+START_TEST(a_crash_at_any_moment_of_collecting_is_harmless)
+    {
+        int steps = 100;
+        for (int die = 0; die <= steps; die++) {
+            dm_weights_size size;
+            char texts[MANY][16];
+            const char *chunks[MANY];
+            open_store();
+            for (int i = 0; i < MANY; i++) { /* more than one portion of orphans */
+                snprintf(texts[i], sizeof texts[i], "chunk %03d", i);
+                chunks[i] = texts[i];
+                put_chunk(chunks[i], false);
+            }
+            char *gone = strdup(put_version("supernet", chunks, MANY, 9 * MANY)),
+                 *kept = strdup(put_version("subnet", chunks + 4, 1, 9));
+            ck_assert_str_ne(gone, "");
+            dm_weights_close(&w);
+            pid_t child = fork();
+            if (child == 0) {
+                if (dm_weights_open(path, &w, NULL) != ES_OK)
+                    _exit(4);
+                collect_in_steps(gone, die);
+                _exit(0);
+            }
+            int status;
+            waitpid(child, &status, 0);
+            ck_assert(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+            ck_assert_ok_err(dm_weights_open(path, &w, &err), &err);
+            ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
+            ck_assert(dm_weights_has(w, kept));
+            steps = collect_in_steps(gone, -1); /* what was left to do is done by the next walk */
+            ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
+            ck_assert_ok(dm_weights_sizes(w, &size, NULL));
+            ck_assert_int_eq(size.versions, 1);
+            ck_assert_int_eq(size.orphans, 0);
+            ck_assert_int_eq(size.free_pages, 0);
+            ck_assert_uint_eq(missing(chunks + 4, 1), 0);
+            ck_assert_uint_eq(missing(chunks, 4), 4);
+            dm_weights_close(&w);
+            free(gone);
+            free(kept);
+        }
+    }
+END_TEST
+
+START_TEST(damage_to_chunks_and_manifests_is_found)
+    {
+        static const char *const harm[] = {"UPDATE chunk SET data = x'00112233' WHERE length(data) = 5",
+                                           "UPDATE version SET manifest = x'0a03616263'",
+                                           "DELETE FROM version_chunk; DELETE FROM chunk WHERE length(data) = 4"};
+        for (int i = 0; i < 3; i++) {
+            sqlite3 *db;
+            open_store();
+            put_chunk("alpha", false);
+            put_chunk("beta", false);
+            put_version("supernet", abc, 2, 9);
+            ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
+            ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+            ck_assert_int_eq(sqlite3_exec(db, harm[i], NULL, NULL, NULL), SQLITE_OK);
+            sqlite3_close(db);
+            ck_assert_status(dm_weights_check(w, NULL, NULL, &err), ES_CORRUPT);
+            ck_assert_has(err.text, "restore the last backup");
+            dm_weights_close(&w);
+        }
     }
 END_TEST
 
@@ -224,4 +356,5 @@ START_TEST(unfinished_uploads_are_collected)
 END_TEST
 
 ES_TEST_MAIN("weights", versions_come_whole, what_was_put_comes_back, a_dropped_version_takes_only_its_own_chunks,
-             unfinished_uploads_are_collected)
+             an_upload_in_flight_keeps_its_chunks, a_crash_at_any_moment_of_collecting_is_harmless,
+             damage_to_chunks_and_manifests_is_found, unfinished_uploads_are_collected)
