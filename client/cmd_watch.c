@@ -37,7 +37,11 @@ static es_status feed_open(feed *f, dm_peer *p, uint64_t search, es_error *err)
     f->ctx = zmq_ctx_new();
     f->socket = f->ctx ? zmq_socket(f->ctx, ZMQ_SUB) : NULL;
     if (!f->socket || zmq_setsockopt(f->socket, ZMQ_LINGER, &zero, sizeof zero) ||
-        zmq_setsockopt(f->socket, ZMQ_SUBSCRIBE, topic, strlen(topic)) || zmq_connect(f->socket, endpoint))
+        zmq_setsockopt(f->socket, ZMQ_SUBSCRIBE, topic, strlen(topic)))
+        s = es_fail(err, ES_IO, endpoint, "cannot subscribe to the status socket: %s", zmq_strerror(errno));
+    if (s == ES_OK && endpoint[0])
+        s = dm_peer_secure(f->socket, endpoint, dm_peer_login(p), err);
+    if (s == ES_OK && endpoint[0] && zmq_connect(f->socket, endpoint) != 0)
         s = es_fail(err, ES_IO, endpoint, "cannot subscribe to the status socket: %s", zmq_strerror(errno));
     free(endpoint);
     return s;

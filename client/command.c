@@ -29,6 +29,7 @@ extern const cl_command
     cl_cmd_logs,
     cl_cmd_why,
     cl_cmd_backup,
+    cl_cmd_keygen,
     cl_cmd_explain,
     cl_cmd_cost;
 
@@ -52,6 +53,7 @@ static const cl_command *const commands[] = {
     &cl_cmd_logs,
     &cl_cmd_why,
     &cl_cmd_backup,
+    &cl_cmd_keygen,
     &cl_cmd_explain,
     &cl_cmd_cost,
     NULL,
@@ -110,7 +112,7 @@ static void print_help(void)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
     puts("\n"
          "`espalier COMMAND --help` describes one. The coordinator is found by --endpoint, else ESPALIER_ENDPOINT, "
-         "else tcp://127.0.0.1:5700.\n"
+         "else tcp://127.0.0.1:5700;\na tcp one asks for a key: `espalier keygen --help`.\n"
          "exit status: 0 done, 1 failed, 2 wrong usage");
 }
 

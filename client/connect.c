@@ -12,7 +12,17 @@ es_status cl_connect(const cl_args *a, dm_peer **out, es_error *err)
         endpoint = getenv("ESPALIER_ENDPOINT");
     if (!endpoint || !endpoint[0])
         endpoint = "tcp://127.0.0.1:5700";
-    return dm_peer_open(&(dm_peer_options){.endpoint = endpoint}, out, err);
+    dm_login login;
+    *out = NULL;
+    ES_RETURN(dm_endpoint_check(endpoint, err));
+    ES_RETURN(cl_login(a, endpoint, &login, err));
+    return dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .login = &login}, out, err);
+}
+
+es_status cl_login(const cl_args *a, const char *endpoint, dm_login *out, es_error *err)
+{
+    dm_keys_where where = {.role = DM_ROLE_CLIENT, .key = cl_value(a, "--key"), .server = cl_value(a, "--server-key")};
+    return dm_login_find(endpoint, &where, cl_flag(a, "--insecure"), out, err);
 }
 
 static es_status unexpected(dm_peer *p, es_error *err)
@@ -110,7 +120,8 @@ es_status cl_connect_data(dm_peer *control, dm_peer **out, es_error *err)
     ES_RETURN(cl_query(control, &(cl_ask){.what = "status"}, &status, err));
     char *endpoint =
         dm_peer_data_endpoint(dm_peer_endpoint(control), cl_text(json_object_get(status, "endpoints"), "data"));
-    es_status s = dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .frame_max = DM_DATA_MAX}, out, err);
+    es_status s = dm_peer_open(
+        &(dm_peer_options){.endpoint = endpoint, .frame_max = DM_DATA_MAX, .login = dm_peer_login(control)}, out, err);
     free(endpoint);
     json_decref(status);
     return s;

@@ -2,6 +2,7 @@
  *
  *     dm_peer *p; cl_connect(a, &p, err);                       // --endpoint, else ESPALIER_ENDPOINT, else tcp://127.0.0.1:5700
  *     json_t *j; cl_query(p, &(cl_ask){.what = "show", .search = 17}, &j, err); ... json_decref(j);
+ *                                                              // tcp: with the keys that --key, --server-key, environment and ~/.config name (wire_keys.h)
  *
  * The shapes of the answers are in schemas/status.md. Numbers that are absent or null read as 0 (cl_num) and texts as "" (cl_text).
  */
@@ -16,8 +17,11 @@
 
 enum { CL_CALL_MS = 10000 };
 #define CL_ENDPOINT                                                                \
+    {"--endpoint", "ENDPOINT", "the coordinator: tcp://HOST:PORT or ipc://PATH"},  \
+        {"--key", "FILE", "tcp: this user's secret key"},                          \
+        {"--server-key", "FILE", "tcp: the coordinator's public key, server.pub"}, \
     {                                                                              \
-        "--endpoint", "ENDPOINT", "the coordinator: tcp://HOST:PORT or ipc://PATH" \
+        "--insecure", NULL, "tcp without keys, in clear"                           \
     }
 #define CL_JSON                                                                       \
     {                                                                                 \
@@ -46,7 +50,9 @@ typedef struct cl_order {
 es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err) ES_MUST_CHECK; /* said: may be NULL */
 es_status cl_submit(dm_peer *p, const char *token, const char *text, int priority, uint64_t *search, bool *existed,
                     es_error *err) ES_MUST_CHECK;
-/* The weights endpoint, as this coordinator names it. */
+/* The keys for an endpoint, as the command's options say. */
+es_status cl_login(const cl_args *a, const char *endpoint, dm_login *out, es_error *err) ES_MUST_CHECK;
+/* The weights endpoint, as this coordinator names it, with the keys of the control connection. */
 es_status cl_connect_data(dm_peer *control, dm_peer **out, es_error *err) ES_MUST_CHECK;
 
 double cl_num(const json_t *object, const char *key);

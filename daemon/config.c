@@ -9,7 +9,7 @@ void dm_config_default(dm_config *c)
 {
     *c = (dm_config){.controls = 1, .log = ES_LOG_INFO, .coord = dm_options_default()};
     snprintf(c->dir, sizeof c->dir, "/var/lib/espalier");
-    snprintf(c->control[0], sizeof c->control[0], "tcp://127.0.0.1:5700"); /* nothing is authenticated yet */
+    snprintf(c->control[0], sizeof c->control[0], "tcp://127.0.0.1:5700");
     snprintf(c->data, sizeof c->data, "tcp://127.0.0.1:5701");
     snprintf(c->status, sizeof c->status, "tcp://127.0.0.1:5702");
     snprintf(c->http, sizeof c->http, "127.0.0.1:5703");
@@ -95,10 +95,30 @@ static es_status config_kept(const es_yaml_node *root, dm_config *c, es_error *e
 
 static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)
 {
-    static const char *const keys[] = {"dir",        "control",     "data",         "status",     "http",
-                                       "log",        "lease_ms",    "heartbeat_ms", "backoff_ms", "failures_max",
-                                       "losses_max", "drain_after", "events_kept",  "log_format", "weights_grace_s",
-                                       "retention",  "backup",      "keys",         "http_token", NULL};
+    static const char *const keys[] = {"dir",
+                                       "control",
+                                       "data",
+                                       "status",
+                                       "http",
+                                       "log",
+                                       "lease_ms",
+                                       "heartbeat_ms",
+                                       "backoff_ms",
+                                       "failures_max",
+                                       "losses_max",
+                                       "drain_after",
+                                       "events_kept",
+                                       "log_format",
+                                       "weights_grace_s",
+                                       "retention",
+                                       "backup",
+                                       "keys",
+                                       "http_token",
+                                       "insecure",
+                                       "client_priority_max",
+                                       "searches_per_user",
+                                       "queued_bytes_per_user",
+                                       NULL};
     static const char *const tokens[] = {"auto", "always", "never", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
     static const char *const formats[] = {"text", "json", NULL};
@@ -112,6 +132,7 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     ES_RETURN(config_get_text(root, "status", c->status, err));
     ES_RETURN(config_get_text(root, "http", c->http, err));
     ES_RETURN(config_get_text(root, "keys", c->keys, err));
+    ES_RETURN(es_yaml_get_bool(root, "insecure", &c->insecure, err));
     ES_RETURN(es_yaml_get_enum(root, "http_token", tokens, &token, err));
     c->http_token = (dm_http_token)token;
     ES_RETURN(es_yaml_get_enum(root, "log", levels, &level, err));
@@ -125,6 +146,10 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     ES_RETURN(config_int(root, "failures_max", 1, 1000, &c->coord.failures_max, err));
     ES_RETURN(config_int(root, "losses_max", 0, 1000000, &c->coord.losses_max, err));
     ES_RETURN(config_int(root, "drain_after", 0, 1000000, &c->coord.drain_after, err));
+    ES_RETURN(config_int(root, "client_priority_max", -1000, 1000, &c->coord.client_priority_max, err));
+    ES_RETURN(config_int(root, "searches_per_user", 1, 1000000, &c->coord.searches_per_user, err));
+    ES_RETURN(es_yaml_get_i64(root, "queued_bytes_per_user", 1 << 16, (int64_t)1 << 40, &c->coord.queued_bytes_per_user,
+                              err));
     return es_yaml_get_i64(root, "events_kept", 1000, INT64_MAX / 2, &c->coord.events_kept, err);
 }
 
@@ -160,6 +185,14 @@ static es_status config_endpoint(const char *name, const char *text, es_error *e
     }
     return es_fail(err, ES_INVALID, name,
                    "\"%s\" is no endpoint: allowed are tcp://ADDRESS:PORT (ADDRESS may be *) and ipc://PATH", text);
+}
+
+bool dm_config_has_tcp(const dm_config *c)
+{
+    bool tcp = strncmp(c->data, "tcp://", 6) == 0 || strncmp(c->status, "tcp://", 6) == 0;
+    for (int i = 0; i < c->controls; i++)
+        tcp = tcp || strncmp(c->control[i], "tcp://", 6) == 0;
+    return tcp;
 }
 
 static bool only_here(const char *endpoint)

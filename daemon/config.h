@@ -19,6 +19,7 @@ typedef struct dm_config {
     char data[DM_CONFIG_TEXT], status[DM_CONFIG_TEXT], http[DM_CONFIG_TEXT]; /* status, http: "" for none */
     char keys[DM_CONFIG_TEXT + 8];                                           /* folder of key files; "": DIR/keys */
     dm_http_token http_token;
+    bool insecure; /* tcp without CURVE */
     es_log_level log;
     bool log_json;
     int weights_grace_s;                 /* a weights version that nothing needs stays for so long */
@@ -33,5 +34,7 @@ es_status dm_config_read(const char *path, dm_config *c, es_error *err) ES_MUST_
 es_status dm_config_parse(const char *name, const char *text, size_t n, dm_config *c, es_error *err) ES_MUST_CHECK;
 /* Endpoints have a form that can be bound, times fit each other: after the file and the command line. Fills in what was left to it (keys). */
 es_status dm_config_check(dm_config *c, es_error *err) ES_MUST_CHECK;
+
+bool dm_config_has_tcp(const dm_config *c); /* any of control, data, status */
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 
 enum { RETRY_MS = 1000, IDLE_MS = 1000, PRUNE_EVERY_MS = 60000 };
@@ -21,6 +22,9 @@ dm_options dm_options_default(void)
         .backoff_max_ms = 60000,
         .hold_ms = 300000,
         .events_kept = 1000000,
+        .client_priority_max = 100,
+        .searches_per_user = 1000,
+        .queued_bytes_per_user = 64 << 20,
         .retain = {.checkpoints = 1, .failed_days = 30, .final_days = 90, .final_searches = 100, .every_ms = 60000}};
 }
 
@@ -236,7 +240,47 @@ static es_status coord_dispatch(dm_coord *c, const dm_addr *from, const dm_from_
     return ES_OK;
 }
 
+static const ProtobufCBinaryData *worker_uid(const dm_from_peer *m)
+{
+    switch (m->what_case) {
+    case ESPALIER__WIRE__FROM_PEER__WHAT_HELLO: return &m->hello->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_WANT: return &m->want->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT: return &m->heartbeat->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_FINISH: return &m->finish->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE: return &m->goodbye->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER: return &m->gang_offer->worker_uid;
+    case ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT:
+    case ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND:
+    case ESPALIER__WIRE__FROM_PEER__WHAT_QUERY:
+    case ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP:
+    case ESPALIER__WIRE__FROM_PEER__WHAT__NOT_SET:
+    case _ESPALIER__WIRE__FROM_PEER__WHAT__CASE_IS_INT_SIZE: break;
+    }
+    return NULL;
+}
+
+/* A worker is (uid, key): with another key the same uid names another worker, so that knowing a worker's uid is no way to take its leases or to
+ * hand results in for it, before and after a restart alike. Over ipc the uid stands alone. */
+static void bind_worker(const dm_who *who, const dm_from_peer *m)
+{
+    const ProtobufCBinaryData *uid = worker_uid(m);
+    char both[16 + DM_KEY_NAME_MAX] = "";
+    es_hash h;
+    if (who->local || !uid || uid->len != 16)
+        return;
+    memcpy(both, uid->data, 16);
+    snprintf(both + 16, DM_KEY_NAME_MAX, "%s", who->name);
+    es_hash_bytes(both, sizeof both, &h);
+    memcpy(uid->data, h.b, 16);
+}
+
 void dm_coord_deliver(dm_coord *c, const dm_addr *from, const void *bytes, size_t n)
+{
+    dm_who local = dm_who_local();
+    dm_coord_deliver_as(c, from, &local, bytes, n);
+}
+
+void dm_coord_deliver_as(dm_coord *c, const dm_addr *from, const dm_who *who, const void *bytes, size_t n)
 {
     ProtobufCMessage *base = NULL;
     es_error why;
@@ -261,7 +305,11 @@ void dm_coord_deliver(dm_coord *c, const dm_addr *from, const void *bytes, size_
                 "this peer speaks protocol %u, the coordinator protocol %d: use programs of the same release",
                 m->version, DM_WIRE_VERSION);
         dm_coord_refuse(c, from, m->request_id, &why);
+    } else if (dm_role_may(who, m, &why) != ES_OK) {
+        dm_coord_refuse(c, from, m->request_id, &why);
     } else if (c->turn == ES_OK) {
+        bind_worker(who, m);
+        c->who = *who;
         c->turn = dm_coord_enter(c, &c->turn_err);
         if (c->turn == ES_OK)
             c->turn = coord_dispatch(c, from, m, &c->turn_err);

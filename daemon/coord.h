@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "daemon/auth_roles.h"
 #include "daemon/store.h"
 
 enum { DM_TURN_MESSAGES = 256, DM_ADDR_MAX = 32 };
@@ -56,7 +57,10 @@ typedef struct dm_options {
     int hold_ms; /* how long a gang that waits keeps free workers from others, the first time */
     int64_t events_kept;
     dm_retention retain;
-    const char *endpoints[3]; /* control, status, http: for the answer to "status"; borrowed */
+    int client_priority_max;       /* of a client's search; admins may go higher */
+    int searches_per_user;         /* not yet over; admins and local users excepted */
+    int64_t queued_bytes_per_user; /* of their texts */
+    const char *endpoints[3];      /* control, status, http: for the answer to "status"; borrowed */
 } dm_options;
 dm_options dm_options_default(void);
 
@@ -64,7 +68,10 @@ typedef struct dm_coord dm_coord;
 
 es_status dm_coord_open(const dm_options *o, const dm_env *env, dm_coord **out, es_error *err) ES_MUST_CHECK;
 void dm_coord_close(dm_coord **c);
+/* A message of this very user, who may do everything: embedded, over ipc, or in a test. */
 void dm_coord_deliver(dm_coord *c, const dm_addr *from, const void *bytes, size_t n);
+/* A message of whoever the transport says: refused where its role may not, and its workers are its own (coord.c: bind_worker). */
+void dm_coord_deliver_as(dm_coord *c, const dm_addr *from, const dm_who *who, const void *bytes, size_t n);
 /* Ends the turn. Returns in how many ms the next one is due even without messages (0: more work waits already). */
 int dm_coord_turn(dm_coord *c);
 /* The state of the last turn: ES_OK, or why nothing can be acknowledged now (disk full ...). */

@@ -159,6 +159,7 @@ struct dm_coord {
     int out_n, out_cap;
     dm_notice *notices;
     int notices_n, notices_cap;
+    dm_who who; /* sent the message being dispatched */
     dm_request requests[DM_TURN_MESSAGES];
     int requests_n;
     uint64_t messages, turns, failed_turns; /* for metrics */

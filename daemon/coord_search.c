@@ -259,6 +259,30 @@ static void answer_submitted(dm_coord *c, const dm_addr *from, uint64_t id, int6
 
 static const char *str(const char *text) { return text ? text : ""; }
 
+/* Whether the sender may add a search of that size. */
+static es_status submit_limits(const dm_coord *c, const dm_search_row *r, es_error *why)
+{
+    int n = 0;
+    int64_t bytes = (int64_t)strlen(r->text);
+    if (c->who.role == DM_ROLE_ADMIN)
+        return ES_OK;
+    if (r->priority > c->o.client_priority_max)
+        return es_fail(why, ES_DENIED, "priority", "is %lld, a client's may be at most %d: an admin may raise it",
+                       (long long)r->priority, c->o.client_priority_max);
+    for (int i = 0; i < c->searches_n; i++)
+        if (strcmp(c->searches[i]->user, r->user) == 0) {
+            n++;
+            bytes += (int64_t)strlen(c->searches[i]->text);
+        }
+    if (n >= c->o.searches_per_user)
+        return es_fail(why, ES_BUSY, r->user, "has %d searches that are not over, at most %d are allowed", n,
+                       c->o.searches_per_user);
+    if (bytes > c->o.queued_bytes_per_user)
+        return es_fail(why, ES_BUSY, r->user, "has searches of %lld bytes that are not over, at most %lld are allowed",
+                       (long long)bytes, (long long)c->o.queued_bytes_per_user);
+    return ES_OK;
+}
+
 es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Submit *m, es_error *err)
 {
     es_error why;
@@ -288,7 +312,8 @@ es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
         return ES_OK;
     }
     char user[NAME_MAX_BYTES + 1];
-    snprintf(user, sizeof user, "%s", str(m->user));
+    snprintf(user, sizeof user, "%s",
+             c->who.local ? str(m->user) : c->who.name); /* a key's name is not up to its holder */
     dm_search_row r = {.token = m->token,
                        .name = file->name,
                        .user = user,
@@ -297,6 +322,11 @@ es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
                        .submitted_ms = c->wall_ms,
                        .driver = (char *)(uintptr_t)dm_driver_for(file)->name};
     dm_search *added;
+    if (submit_limits(c, &r, &why) != ES_OK) {
+        sn_search_file_destroy(&file);
+        dm_coord_refuse(c, from, id, &why);
+        return ES_OK;
+    }
     s = dm_search_insert(c->store, &r, err);
     if (s != ES_OK) {
         sn_search_file_destroy(&file);
@@ -412,9 +442,36 @@ static es_status search_retry(dm_coord *c, int64_t id, es_error *why, es_error *
     return search_load(c, id, err);
 }
 
+/* A client commands its own searches only, and not beyond its priority. Anything else: *why. */
+static es_status command_allowed(dm_coord *c, const Espalier__Wire__Command *m, es_error *why, es_error *err)
+{
+    int64_t id = (int64_t)m->search;
+    dm_search_row r;
+    if (c->who.role == DM_ROLE_ADMIN)
+        return ES_OK;
+    es_status s = dm_search_get(c->store, id, &r, err);
+    if (s == ES_NOT_FOUND) {
+        es_fail(why, s, NULL, "there is no search %" PRId64, id);
+        return ES_OK;
+    }
+    ES_RETURN(s);
+    if (strcmp(r.user, c->who.name) != 0)
+        es_fail(why, ES_DENIED, "command",
+                "search %" PRId64 " is %s's, and %s is a client: it commands its own; an admin any", id, r.user,
+                c->who.name);
+    else if (m->verb == ESPALIER__WIRE__VERB__VERB_PRIORITY && m->value > c->o.client_priority_max)
+        es_fail(why, ES_DENIED, "priority", "is %lld, a client's may be at most %d: an admin may raise it",
+                (long long)m->value, c->o.client_priority_max);
+    dm_search_row_free(&r);
+    return ES_OK;
+}
+
 static es_status command_search(dm_coord *c, const Espalier__Wire__Command *m, es_error *why, es_error *err)
 {
     int64_t id = (int64_t)m->search;
+    ES_RETURN(command_allowed(c, m, why, err));
+    if (why->code != ES_OK)
+        return ES_OK;
     if (m->verb == ESPALIER__WIRE__VERB__VERB_RETRY)
         return search_retry(c, id, why, err);
     if (m->verb >= ESPALIER__WIRE__VERB__VERB_DELETE)

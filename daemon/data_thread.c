@@ -17,6 +17,7 @@ enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 60000, DR
 
 struct dm_data {
     void *router, *pair, *control; /* control: the main thread's end of the pair */
+    dm_auth *auth;
     dm_weights *weights;
     pthread_t thread;
     bool started;
@@ -29,6 +30,7 @@ struct dm_data {
 
 typedef struct data_message {
     zmq_msg_t from, body;
+    dm_who who;
     dm_bytes reply;
 } data_message;
 
@@ -66,13 +68,18 @@ static bool data_take(dm_data *d, data_message *m)
     return true;
 }
 
+static void data_close(data_message *m)
+{
+    free(m->reply.data);
+    zmq_msg_close(&m->from);
+    zmq_msg_close(&m->body);
+}
+
 static void data_give(dm_data *d, data_message *m)
 {
     if (m->reply.data && zmq_send(d->router, zmq_msg_data(&m->from), zmq_msg_size(&m->from), ZMQ_SNDMORE) >= 0)
         zmq_send(d->router, m->reply.data, m->reply.n, 0);
-    free(m->reply.data);
-    zmq_msg_close(&m->from);
-    zmq_msg_close(&m->body);
+    data_close(m);
 }
 
 static es_status data_answer_all(dm_data *d, data_message *batch, int n, es_error *err)
@@ -80,8 +87,8 @@ static es_status data_answer_all(dm_data *d, data_message *batch, int n, es_erro
     int64_t now = es_clock_wall_ms(es_clock_system());
     ES_RETURN(dm_weights_begin(d->weights, err));
     for (int i = 0; i < n; i++)
-        ES_RETURN(dm_weights_answer(d->weights, zmq_msg_data(&batch[i].body), zmq_msg_size(&batch[i].body), now,
-                                    &batch[i].reply, err));
+        ES_RETURN(dm_weights_answer_as(d->weights, &batch[i].who, zmq_msg_data(&batch[i].body),
+                                       zmq_msg_size(&batch[i].body), now, &batch[i].reply, err));
     return dm_weights_commit(d->weights, err);
 }
 
@@ -91,8 +98,12 @@ static void data_batch(dm_data *d)
     es_error err, second;
     size_t bytes = 0;
     int n = 0;
-    while (n < BATCH_MESSAGES && bytes < BATCH_BYTES && data_take(d, &batch[n]))
-        bytes += zmq_msg_size(&batch[n++].body);
+    for (int taken = 0; taken < BATCH_MESSAGES && bytes < BATCH_BYTES && data_take(d, &batch[n]); taken++) {
+        if (dm_auth_who(d->auth, &batch[n].body, &batch[n].who))
+            bytes += zmq_msg_size(&batch[n++].body);
+        else
+            data_close(&batch[n]);
+    }
     if (n == 0)
         return;
     es_status s = data_answer_all(d, batch, n, &err);
@@ -175,13 +186,14 @@ static void *data_main(void *ctx)
     return NULL;
 }
 
-es_status dm_data_start(void *zmq, const char *endpoint, const char *path, dm_data **out, es_error *err)
+es_status dm_data_start(void *zmq, dm_auth *auth, const char *endpoint, const char *path, dm_data **out, es_error *err)
 {
     dm_data *d = *out = es_xcalloc(1, sizeof *d);
     es_status s = ES_OK;
     d->grace_ms = 600000;
     int hwm = 1000, linger = 0;
     int64_t max = DM_DATA_MAX;
+    d->auth = auth;
     ES_GOTO(dm_weights_open(path, &d->weights, err));
     d->router = zmq_socket(zmq, ZMQ_ROUTER);
     d->pair = zmq_socket(zmq, ZMQ_PAIR);
@@ -194,7 +206,7 @@ es_status dm_data_start(void *zmq, const char *endpoint, const char *path, dm_da
     zmq_setsockopt(d->router, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(d->control, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(d->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    ES_GOTO(dm_bind(d->router, endpoint, d->endpoint, err));
+    ES_GOTO(dm_auth_bind(auth, d->router, "data", endpoint, d->endpoint, err));
     if (zmq_bind(d->pair, "inproc://data-orders") != 0 || zmq_connect(d->control, "inproc://data-orders") != 0) {
         s = es_fail(err, ES_IO, "inproc", "%s", zmq_strerror(errno));
         goto fail;

@@ -9,17 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/server.h"
 
 static const char usage[] =
     "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--http "
-    "ADDRESS] [--log LEVEL]\n"
+    "ADDRESS] [--keys DIR] [--insecure] [--log LEVEL]\n"
     "       espalierd [-c FILE] [--dir DIR] --check\n"
     "\n"
     "The coordinator: keeps searches and jobs in DIR, gives jobs to workers. Options win over FILE (espalierd.yaml).\n"
     "--check reads the databases in DIR from end to end and says whether they are whole.\n"
+    "tcp endpoints are encrypted and ask for a key of DIR/keys/authorized_keys (`espalier keygen`; docs/security.md); "
+    "--insecure leaves\nthem in clear, open to everybody who can connect.\n"
     "Prints one line beginning with \"ready\" when it listens. SIGTERM ends it; nothing is lost however it ends.\n";
 
 static int option(dm_config *c, int opt, const char *value)
@@ -29,6 +32,7 @@ static int option(dm_config *c, int opt, const char *value)
                : opt == 'w' ? c->data
                : opt == 's' ? c->status
                : opt == 'h' ? c->http
+               : opt == 'K' ? c->keys
                             : NULL;
     if (opt == 'l')
         return es_log_level_parse(value, &c->log) ? 0 : -1;
@@ -39,10 +43,10 @@ static int option(dm_config *c, int opt, const char *value)
 
 static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_error *err)
 {
-    static const struct option longs[] = {{"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},    {"control", 1, NULL, 'k'},
-                                          {"data", 1, NULL, 'w'},   {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},
-                                          {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'},  {"help", 0, NULL, 'H'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},   {"control", 1, NULL, 'k'}, {"data", 1, NULL, 'w'},
+        {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},  {"keys", 1, NULL, 'K'},    {"insecure", 0, NULL, 'I'},
+        {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'}, {"help", 0, NULL, 'H'},    {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
@@ -57,6 +61,8 @@ static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
         if (opt == 'C')
             *check = true;
+        else if (opt == 'I')
+            c->insecure = true;
         else if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))
             return es_fail(err, ES_INVALID, opt == '?' ? "command line" : optarg, "is not understood\n%s", usage);
     }
@@ -89,10 +95,12 @@ int main(int argc, char **argv)
         return 0;
     }
     signal(SIGPIPE, SIG_IGN);
+    umask(0077); /* databases, keys, backups: nobody else's business */
     /* Blocked before any thread starts, so that signals come only through the descriptor. */
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGHUP);
     sigprocmask(SIG_BLOCK, &ends, NULL);
     int fd = signalfd(-1, &ends, SFD_CLOEXEC);
     if (dm_server_open(&config, &server, &err) != ES_OK)

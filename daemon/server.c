@@ -3,16 +3,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/auth.h"
 #include "daemon/collect.h"
 #include "daemon/data_thread.h"
 #include "daemon/http.h"
@@ -22,6 +26,7 @@
 struct dm_server {
     dm_config config;
     void *zmq, *router, *pub;
+    dm_auth *auth;
     int lock;
     dm_data *data;
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
@@ -106,7 +111,7 @@ static es_status server_sockets(dm_server *s, es_error *err)
     zmq_setsockopt(s->router, ZMQ_BACKLOG, &backlog, sizeof backlog);
     zmq_setsockopt(s->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
     for (int i = 0; i < s->config.controls; i++)
-        ES_RETURN(dm_bind(s->router, s->config.control[i], s->bound[i], err));
+        ES_RETURN(dm_auth_bind(s->auth, s->router, "control", s->config.control[i], s->bound[i], err));
     if (!s->config.status[0])
         return ES_OK;
     s->pub = zmq_socket(s->zmq, ZMQ_PUB);
@@ -114,7 +119,7 @@ static es_status server_sockets(dm_server *s, es_error *err)
         return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
     zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
     zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
-    return dm_bind(s->pub, s->config.status, s->status, err);
+    return dm_auth_bind(s->auth, s->pub, "status", s->config.status, s->status, err);
 }
 
 static es_status server_http(dm_server *s, es_error *err)
@@ -172,9 +177,15 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
     snprintf(s->weights_path, sizeof s->weights_path, "%s/weights.db", s->config.dir);
     s->zmq = zmq_ctx_new();
     zmq_ctx_set(s->zmq, ZMQ_MAX_SOCKETS, 65000);
-    status = server_sockets(s, err);
+    status = dm_auth_open(&(dm_auth_options){.zmq = s->zmq,
+                                             .keys = s->config.keys,
+                                             .curve = dm_config_has_tcp(&s->config),
+                                             .insecure = s->config.insecure},
+                          &s->auth, err);
     if (status == ES_OK)
-        status = dm_data_start(s->zmq, s->config.data, s->weights_path, &s->data, err);
+        status = server_sockets(s, err);
+    if (status == ES_OK)
+        status = dm_data_start(s->zmq, s->auth, s->config.data, s->weights_path, &s->data, err);
     if (status == ES_OK)
         status = dm_weights_open(s->weights_path, &s->weights, err);
     if (status != ES_OK)
@@ -208,6 +219,7 @@ fail:
     return status;
 }
 
+es_status dm_server_reload_keys(dm_server *s, es_error *err) { return dm_auth_reload(s->auth, err); }
 const char *dm_server_ready(const dm_server *s) { return s->ready; }
 
 /* ---- running */
@@ -222,6 +234,11 @@ static void server_metrics(dm_server *s)
     es_error err = {0};
     char line[700] = "";
     bool sick = dm_coord_health(s->coord, &err) != ES_OK || dm_coord_metrics(s->coord, &text, &err) != ES_OK;
+    es_str_addf(
+        &text,
+        "# HELP espalier_refused_total Handshakes with unknown keys, and messages of keys that were taken back.\n"
+        "# TYPE espalier_refused_total counter\nespalier_refused_total %" PRIu64 "\n",
+        dm_auth_refused(s->auth));
     dm_http_update(s->http, text.p, sick ? es_error_line(&err, line, sizeof line) : NULL);
     es_str_free(&text);
     s->metrics_at_ms = now + 1000;
@@ -243,14 +260,27 @@ static void server_receive(dm_server *s)
         bool more = zmq_msg_more(&id) != 0;
         while (more) /* the last frame is the message */
             more = zmq_msg_recv(&body, s->router, 0) >= 0 && zmq_msg_more(&body);
-        if (zmq_msg_size(&id) <= DM_ADDR_MAX) {
+        dm_who who;
+        if (zmq_msg_size(&id) <= DM_ADDR_MAX && dm_auth_who(s->auth, &body, &who)) {
             from.n = (uint8_t)zmq_msg_size(&id);
             memcpy(from.id, zmq_msg_data(&id), from.n);
-            dm_coord_deliver(s->coord, &from, zmq_msg_data(&body), zmq_msg_size(&body));
+            dm_coord_deliver_as(s->coord, &from, &who, zmq_msg_data(&body), zmq_msg_size(&body));
         }
         zmq_msg_close(&id);
         zmq_msg_close(&body);
     }
+}
+
+/* SIGHUP: the keys are read again. Any other signal: true, it is over. */
+static bool server_signalled(dm_server *s, int signal_fd)
+{
+    struct signalfd_siginfo info;
+    es_error err;
+    if (read(signal_fd, &info, sizeof info) != sizeof info || info.ssi_signo != SIGHUP)
+        return true;
+    if (dm_server_reload_keys(s, &err) != ES_OK)
+        es_log_error(ES_LOG_ERROR, "the keys stay as they were", &err);
+    return false;
 }
 
 es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
@@ -268,7 +298,7 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
         zmq_pollitem_t items[] = {{.socket = s->router, .events = ZMQ_POLLIN}, {.fd = signal_fd, .events = ZMQ_POLLIN}};
         if (zmq_poll(items, 2, wait) < 0 && errno != EINTR)
             return es_fail(err, ES_IO, "control", "%s", zmq_strerror(errno));
-        if (items[1].revents & ZMQ_POLLIN) {
+        if ((items[1].revents & ZMQ_POLLIN) && server_signalled(s, signal_fd)) {
             es_log(ES_LOG_INFO, "ends: asked by a signal");
             return ES_OK;
         }
@@ -289,6 +319,7 @@ void dm_server_close(dm_server **ps)
         zmq_close(s->router);
     if (s->pub)
         zmq_close(s->pub);
+    dm_auth_close(&s->auth);
     if (s->zmq)
         zmq_ctx_term(s->zmq);
     if (s->lock >= 0)

@@ -19,8 +19,10 @@ es_status dm_server_check(const dm_config *config, es_error *err) ES_MUST_CHECK;
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err) ES_MUST_CHECK;
 const char *dm_server_ready(
     const dm_server *s); /* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports */
-/* signal_fd: a signalfd of the signals that end the process. */
+/* signal_fd: a signalfd of the signals that end the process, and SIGHUP. */
 es_status dm_server_run(dm_server *s, int signal_fd, es_error *err) ES_MUST_CHECK;
+/* authorized_keys read again; a mistake in it changes nothing. */
+es_status dm_server_reload_keys(dm_server *s, es_error *err) ES_MUST_CHECK;
 void dm_server_close(dm_server **s);
 
 #endif

@@ -271,7 +271,8 @@ static void answer_init(answer *a, dm_weights *w, int64_t now_ms)
     espalier__wire__error__init(&a->error);
 }
 
-es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t now_ms, dm_bytes *reply, es_error *err)
+es_status dm_weights_answer_as(dm_weights *w, const dm_who *who, const void *bytes, size_t n, int64_t now_ms,
+                               dm_bytes *reply, es_error *err)
 {
     answer a;
     ProtobufCMessage *base = NULL;
@@ -279,9 +280,13 @@ es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t 
     es_status s = ES_OK;
     answer_init(&a, w, now_ms);
     if (dm_decode(&espalier__wire__data_request__descriptor, bytes, n, &base, &a.why) == ES_OK) {
+        const dm_data_request *m = (const dm_data_request *)base;
         a.why.code = ES_OK;
-        id = ((const dm_data_request *)base)->request_id;
-        s = answer_dispatch(&a, (const dm_data_request *)base, err);
+        id = m->request_id;
+        if (dm_role_may_data(who, m, &a.why) == ES_OK) {
+            a.why.code = ES_OK;
+            s = answer_dispatch(&a, m, err);
+        }
     }
     if (s == ES_OK)
         s = answer_encode(&a, id, reply, err);
@@ -289,6 +294,12 @@ es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t 
     free(a.owned);
     dm_message_free(&base);
     return s;
+}
+
+es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t now_ms, dm_bytes *reply, es_error *err)
+{
+    dm_who local = dm_who_local();
+    return dm_weights_answer_as(w, &local, bytes, n, now_ms, reply, err);
 }
 
 es_status dm_weights_refusal(const void *bytes, size_t n, const es_error *why, dm_bytes *reply, es_error *err)

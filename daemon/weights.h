@@ -13,6 +13,7 @@
 #ifndef DM_WEIGHTS_H
 #define DM_WEIGHTS_H
 
+#include "daemon/auth_roles.h"
 #include "daemon/db.h"
 #include "daemon/wire_codec.h"
 
@@ -27,6 +28,9 @@ void dm_weights_rollback(dm_weights *w);
 /* A status other than ES_OK: the database failed, nothing may be answered. reply->data is malloc'd. */
 es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t now_ms, dm_bytes *reply,
                             es_error *err) ES_MUST_CHECK;
+/* The same for a peer that is not this very user: what its role may not do is refused (auth_roles.h). */
+es_status dm_weights_answer_as(dm_weights *w, const dm_who *who, const void *bytes, size_t n, int64_t now_ms,
+                               dm_bytes *reply, es_error *err) ES_MUST_CHECK;
 /* The answer to give instead when the database failed. */
 es_status dm_weights_refusal(const void *bytes, size_t n, const es_error *why, dm_bytes *reply,
                              es_error *err) ES_MUST_CHECK;

@@ -3,8 +3,10 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/str.h"
+#include "daemon/wire_ipc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -12,7 +14,9 @@
 enum { REPEAT_FIRST_MS = 1000, REPEAT_MAX_MS = 8000, AWAY_TTL_MS = 15000, PING_MS = 5000 };
 
 struct dm_peer {
-    void *ctx, *socket;
+    void *ctx, *socket, *monitor;
+    es_status refused; /* what the last handshake said */
+    dm_login login;
     char *endpoint;
     size_t frame_max;
     uint64_t last_id;
@@ -51,6 +55,78 @@ static void set_int(void *socket, int option, int value)
     ES_ASSERT(zmq_setsockopt(socket, option, &value, sizeof value) == 0);
 }
 
+es_status dm_peer_secure(void *socket, const char *endpoint, const dm_login *login, es_error *err)
+{
+    if (strncmp(endpoint, "tcp://", 6) != 0)
+        return dm_ipc_check(endpoint, err);
+    if (login && login->insecure)
+        return ES_OK;
+    if (!login || !login->keyed)
+        return es_fail(err, ES_DENIED, endpoint, "a tcp endpoint needs keys (--key, --server-key; `espalier keygen`)");
+    if (!zmq_has("curve"))
+        return es_fail(
+            err, ES_UNSUPPORTED, "libzmq",
+            "was built without CURVE (libsodium), so tcp endpoints cannot be used: install a libzmq with it");
+    const dm_keys *k = &login->keys;
+    if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, k->server, DM_KEY_BYTES) != 0 ||
+        zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, k->own.pub, DM_KEY_BYTES) != 0 ||
+        zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, k->own.secret, DM_KEY_BYTES) != 0)
+        return es_fail(err, ES_INVALID, endpoint, "the keys are refused: %s", zmq_strerror(errno));
+    return ES_OK;
+}
+
+/* What becomes of handshakes is told on a socket of its own. */
+static es_status watch_handshakes(dm_peer *p, es_error *err)
+{
+    char name[64];
+    int zero = 0;
+    snprintf(name, sizeof name, "inproc://handshakes-%p", (void *)p);
+    if (zmq_socket_monitor(p->socket, name,
+                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) != 0)
+        return es_fail(err, ES_IO, p->endpoint, "cannot watch the connection: %s", zmq_strerror(errno));
+    p->monitor = zmq_socket(p->ctx, ZMQ_PAIR);
+    /* Never full: the thread that tells would wait for us. */
+    if (!p->monitor || zmq_setsockopt(p->monitor, ZMQ_LINGER, &zero, sizeof zero) != 0 ||
+        zmq_setsockopt(p->monitor, ZMQ_RCVHWM, &zero, sizeof zero) != 0 || zmq_connect(p->monitor, name) != 0)
+        return es_fail(err, ES_IO, p->endpoint, "cannot watch the connection: %s", zmq_strerror(errno));
+    return ES_OK;
+}
+
+static void hear_handshakes(dm_peer *p)
+{
+    uint8_t event[64];
+    char address[256];
+    for (int n; (n = zmq_recv(p->monitor, event, sizeof event, ZMQ_DONTWAIT)) >= 0;) {
+        uint16_t kind = 0;
+        zmq_recv(p->monitor, address, sizeof address, ZMQ_DONTWAIT);
+        if (n < (int)sizeof kind)
+            continue;
+        memcpy(&kind, event, sizeof kind);
+        p->refused = kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED     ? ES_OK
+                     : kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ? ES_DENIED
+                                                               : ES_INVALID;
+    }
+}
+
+es_status dm_peer_refused(dm_peer *p, es_error *err)
+{
+    char hex[DM_KEY_HEX];
+    hear_handshakes(p);
+    dm_key_hex(p->login.keys.own.pub, hex);
+    if (p->refused == ES_DENIED)
+        return es_fail(err, ES_DENIED, p->endpoint,
+                       "the coordinator does not know this key (%s), or its role may not connect here: whoever runs it "
+                       "adds the line of the .pub file to keys/authorized_keys and sends espalierd a SIGHUP",
+                       hex);
+    if (p->refused != ES_OK)
+        return es_fail(
+            err, ES_INVALID, p->endpoint,
+            "the handshake fails: --server-key (server.pub) is not the key of who listens there, or one side "
+            "is --insecure and the other is not");
+    return ES_OK;
+}
+
 es_status dm_peer_open(const dm_peer_options *o, dm_peer **out, es_error *err)
 {
     *out = NULL;
@@ -74,6 +150,10 @@ es_status dm_peer_open(const dm_peer_options *o, dm_peer **out, es_error *err)
     set_int(p->socket, ZMQ_HEARTBEAT_IVL, PING_MS);
     set_int(p->socket, ZMQ_HEARTBEAT_TIMEOUT, AWAY_TTL_MS);
     ES_ASSERT(zmq_setsockopt(p->socket, ZMQ_MAXMSGSIZE, &max, sizeof max) == 0);
+    ES_GOTO(dm_peer_secure(p->socket, o->endpoint, o->login, err));
+    if (o->login)
+        p->login = *o->login;
+    ES_GOTO(watch_handshakes(p, err));
     if (zmq_connect(p->socket, p->endpoint) != 0) {
         s = es_fail(err, ES_INVALID, o->endpoint, "cannot connect: %s", zmq_strerror(errno));
         goto fail;
@@ -89,6 +169,10 @@ void dm_peer_close(dm_peer **p)
 {
     if (!*p)
         return;
+    if ((*p)->monitor) {
+        zmq_socket_monitor((*p)->socket, NULL, 0);
+        zmq_close((*p)->monitor);
+    }
     if ((*p)->socket)
         zmq_close((*p)->socket);
     if ((*p)->ctx)
@@ -99,6 +183,7 @@ void dm_peer_close(dm_peer **p)
 }
 
 const char *dm_peer_endpoint(const dm_peer *p) { return p->endpoint; }
+const dm_login *dm_peer_login(const dm_peer *p) { return &p->login; }
 void *dm_peer_socket(dm_peer *p) { return p->socket; }
 uint64_t dm_peer_next_id(dm_peer *p) { return ++p->last_id; }
 
@@ -106,6 +191,7 @@ static es_status send_message(dm_peer *p, const ProtobufCMessage *m, es_error *e
 {
     dm_bytes b;
     ES_RETURN(dm_encode(m, p->frame_max, &b, err));
+    hear_handshakes(p);
     int rc, e;
     do {
         rc = zmq_send(p->socket, b.data, b.n, ZMQ_DONTWAIT);
@@ -242,7 +328,9 @@ static es_status call(dm_peer *p, const ProtobufCMessage *m, uint64_t id, receiv
         if (now >= again) {
             es_status s = send_message(p, m, err);
             if (s == ES_BUSY) { /* not connected: wake up when it is */
-                s = wait_for(p, ZMQ_POLLOUT, (int)(end - now < 1000 ? end - now : 1000), NULL);
+                if (dm_peer_refused(p, err) == ES_DENIED)
+                    return ES_DENIED;
+                s = wait_for(p, ZMQ_POLLOUT, (int)(end - now < 200 ? end - now : 200), NULL);
                 if (s != ES_OK && s != ES_TIMEOUT)
                     return s;
                 continue;
@@ -272,6 +360,7 @@ static es_status call(dm_peer *p, const ProtobufCMessage *m, uint64_t id, receiv
         *reply = in;
         return ES_OK;
     }
+    ES_RETURN(dm_peer_refused(p, err));
     return es_fail(err, ES_TIMEOUT, p->endpoint, "no answer within %d s: is espalierd running there?",
                    (timeout_ms + 999) / 1000);
 }

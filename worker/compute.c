@@ -34,6 +34,7 @@ struct wk_compute {
     int event;
     kn_device *dev;
     wk_cache *cache;
+    const dm_login *login;
     int sessions_max;
     /* under the lock */
     char *data_endpoint;
@@ -86,7 +87,8 @@ static es_status open_data(wk_compute *c, es_error *err)
     if (c->data && strcmp(dm_peer_endpoint(c->data), endpoint) != 0)
         dm_peer_close(&c->data);
     if (!c->data)
-        s = dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .frame_max = DM_DATA_MAX}, &c->data, err);
+        s = dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .frame_max = DM_DATA_MAX, .login = c->login},
+                         &c->data, err);
     free(endpoint);
     return s;
 }
@@ -191,6 +193,7 @@ es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_err
     wk_compute *c = es_xcalloc(1, sizeof *c);
     c->dev = o->dev;
     c->cache = o->cache;
+    c->login = o->login;
     c->finished_end = &c->finished;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->wake, NULL);

@@ -18,8 +18,9 @@
 typedef struct wk_compute wk_compute;
 
 typedef struct wk_compute_options {
-    kn_device *dev;  /* borrowed; used by the compute thread alone from here on */
-    wk_cache *cache; /* borrowed; may be NULL */
+    kn_device *dev;        /* borrowed; used by the compute thread alone from here on */
+    wk_cache *cache;       /* borrowed; may be NULL */
+    const dm_login *login; /* of the weights connection; borrowed */
     int sessions;
 } wk_compute_options;
 

@@ -29,7 +29,7 @@ typedef struct control {
     es_clock *clock;
     uint8_t uid[16];
     char name[256];
-    bool greeted, told_away, draining;
+    bool greeted, ever_greeted, told_away, draining;
     uint32_t heartbeat_ms;
     int64_t hello_at, heartbeat_at, want_at, heard_ms, drain_until;
     wk_finish *outbox; /* ended, not yet accepted */
@@ -211,7 +211,7 @@ static void on_welcome(control *c, const Espalier__Wire__Welcome *w)
     for (size_t i = 0; i < w->n_lost; i++)
         lease_gone(c, w->lost[i], "lost while away");
     c->heartbeat_ms = w->heartbeat_ms ? w->heartbeat_ms : 1000;
-    c->greeted = true;
+    c->greeted = c->ever_greeted = true;
     c->told_away = false;
     c->heartbeat_at = c->want_at = 0;
     for (wk_finish *f = c->outbox; f; f = f->next)
@@ -299,6 +299,16 @@ static es_status receive(control *c, es_error *err)
 
 static es_status tick_greeting(control *c, int64_t now, es_error *err)
 {
+    es_error why;
+    es_status refused = dm_peer_refused(c->peer, &why);
+    if (refused == ES_DENIED && !c->ever_greeted) { /* nothing that waiting would mend; once welcome, it may be again */
+        *err = why;
+        return refused;
+    }
+    if (!c->told_away && refused != ES_OK) {
+        c->told_away = true;
+        es_log_error(ES_LOG_WARN, "not let in, still trying", &why);
+    }
     if (!c->told_away && now - c->heard_ms > 5000) {
         c->told_away = true;
         es_log(ES_LOG_WARN, "no answer from %s: still trying", c->o->endpoint);
@@ -397,14 +407,18 @@ es_status wk_run(const wk_options *o, int stop, es_error *err)
 {
     es_status s = ES_OK;
     wk_cache *cache = NULL;
+    dm_login login;
     control c = {.o = o, .clock = es_clock_system(), .heartbeat_ms = 1000};
     ES_GOTO(dm_endpoint_check(o->endpoint, err));
     ES_GOTO(kn_device_open(o->device, &c.dev, err));
+    ES_GOTO(dm_login_find(o->endpoint, &(dm_keys_where){.role = DM_ROLE_WORKER, .key = o->key, .server = o->server_key},
+                          o->insecure, &login, err));
     if (o->cache)
         ES_GOTO(wk_cache_open(o->cache, o->cache_bytes, &cache, err));
-    ES_GOTO(wk_compute_start(&(wk_compute_options){.dev = c.dev, .cache = cache, .sessions = o->sessions}, &c.compute,
-                             err));
-    ES_GOTO(dm_peer_open(&(dm_peer_options){.endpoint = o->endpoint}, &c.peer, err));
+    ES_GOTO(
+        wk_compute_start(&(wk_compute_options){.dev = c.dev, .cache = cache, .sessions = o->sessions, .login = &login},
+                         &c.compute, err));
+    ES_GOTO(dm_peer_open(&(dm_peer_options){.endpoint = o->endpoint, .login = &login}, &c.peer, err));
     randombytes_buf(c.uid, sizeof c.uid);
     char host[128] = "host";
     gethostname(host, sizeof host - 1);

@@ -29,6 +29,11 @@ static const char help[] = "usage: espalier-worker ENDPOINT [options]\n"
                            "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
                            "  --cache-size BYTES  at most so much (default 2G)\n"
                            "  --slots N           jobs held at once, 1 to 64 (default 1)\n"
+                           "  --key FILE          tcp: this worker's secret key (default ESPALIER_KEY, else "
+                           "~/.config/espalier/worker.key)\n"
+                           "  --server-key FILE   tcp: the coordinator's public key (default ESPALIER_SERVER_KEY, else "
+                           "server.pub beside the key)\n"
+                           "  --insecure          tcp without keys, in clear\n"
                            "  --log LEVEL         debug, info, warn, error, off (default info)\n"
                            "  --help, --version\n"
                            "\n"
@@ -49,13 +54,16 @@ static int usage(const char *what, const char *value)
 /* -1: go on; otherwise the exit status. */
 static int read_arguments(int argc, char **argv, arguments *a)
 {
-    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, SLOTS, LOG, HELP, VERSION };
+    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, SLOTS, KEY, SERVER_KEY, INSECURE, LOG, HELP, VERSION };
     static const struct option options[] = {
         {"device", required_argument, NULL, DEVICE},
         {"name", required_argument, NULL, NAME},
         {"cache", required_argument, NULL, CACHE},
         {"cache-size", required_argument, NULL, CACHE_SIZE},
         {"slots", required_argument, NULL, SLOTS},
+        {"key", required_argument, NULL, KEY},
+        {"server-key", required_argument, NULL, SERVER_KEY},
+        {"insecure", no_argument, NULL, INSECURE},
         {"log", required_argument, NULL, LOG},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
@@ -77,6 +85,9 @@ static int read_arguments(int argc, char **argv, arguments *a)
                 return usage("--slots takes a number from 1 to 64", optarg);
             a->o.slots = (int)n;
             break;
+        case KEY: a->o.key = optarg; break;
+        case SERVER_KEY: a->o.server_key = optarg; break;
+        case INSECURE: a->o.insecure = true; break;
         case LOG:
             if (!es_log_level_parse(optarg, &a->level))
                 return usage("--log takes debug, info, warn, error or off", optarg);

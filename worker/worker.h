@@ -19,9 +19,11 @@ enum { WK_DRAIN_MS = 5000, WK_DRAIN_GREETED_MS = 45000 };
 
 typedef struct wk_options {
     const char *endpoint;
-    const char *device; /* kn_device_open */
-    const char *name;   /* NULL: host:pid:device */
-    const char *cache;  /* directory for weights chunks; NULL: none */
+    const char *key, *server_key; /* files; NULL: where wire_keys.h looks */
+    bool insecure;                /* tcp in clear */
+    const char *device;           /* kn_device_open */
+    const char *name;             /* NULL: host:pid:device */
+    const char *cache;            /* directory for weights chunks; NULL: none */
     uint64_t cache_bytes;
     int slots;    /* jobs held at once: 1 for real work */
     int sessions; /* searches whose trainer stays in memory */

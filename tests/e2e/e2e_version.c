@@ -53,11 +53,12 @@ START_TEST(peers_refuse_another_coordinator)
         ck_assert_int_eq(zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, endpoint, &n), 0);
         pthread_t thread;
         pthread_create(&thread, NULL, future_coordinator, router);
-        snprintf(command, sizeof command, "timeout 30 %s %s --device cpu:1 2>&1", es_test_built("espalier-worker"),
-                 endpoint);
+        snprintf(command, sizeof command, "timeout 30 %s %s --device cpu:1 --insecure 2>&1",
+                 es_test_built("espalier-worker"), endpoint);
         ck_assert_int_eq(run(command, said, sizeof said), 1);
         ck_assert_has(said, "speaks protocol version 99, this program speaks 1");
-        snprintf(command, sizeof command, "timeout 30 %s list --endpoint %s 2>&1", es_test_built("espalier"), endpoint);
+        snprintf(command, sizeof command, "timeout 30 %s list --insecure --endpoint %s 2>&1", es_test_built("espalier"),
+                 endpoint);
         ck_assert_int_eq(run(command, said, sizeof said), 1);
         ck_assert_has(said, "speaks protocol version 99, this program speaks 1");
         zmq_ctx_shutdown(ctx);

@@ -1,0 +1,164 @@
+"""Over tcp with keys, as between two machines: a whole search; strangers, wrong roles and keys taken back; HTTP with a token."""
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+from rig import check, main
+
+for name in ("ESPALIER_KEY", "ESPALIER_SERVER_KEY", "ESPALIER_INSECURE", "XDG_CONFIG_HOME"):
+    os.environ.pop(name, None)
+
+
+def free_ports(n):
+    taken = [socket.socket() for _ in range(n)]
+    for s in taken:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in taken]
+    for s in taken:
+        s.close()
+    return ports
+
+
+def keygen(rig, who, role):
+    """A key of its own folder; the line for authorized_keys."""
+    said = rig.client("keygen", rig.path("home", who), "--role", role, "--name", who, endpoint=False)
+    check(said.returncode == 0, said.stderr)
+    with open(rig.path("home", who, role + ".pub")) as f:
+        line = f.read()
+    check(line in said.stdout and line.startswith("%s %s " % (role, who)), "keygen prints the line: %s" % said.stdout)
+    check(os.stat(rig.path("home", who, role + ".key")).st_mode & 0o777 == 0o600, "the secret key is private")
+    return line
+
+
+def authorise(rig, *lines):
+    path = rig.path("state", "keys", "authorized_keys")
+    with open(path, "a") as f:
+        f.write("".join(lines))
+
+
+def be(rig, key, role="client"):
+    """From here on the client is who has this key."""
+    os.environ["ESPALIER_KEY"] = rig.path("state", "keys", "admin.key") if key == "admin" else rig.path("home", key, role + ".key")
+
+
+def coordinator(rig, more=""):
+    control, data, status, http = free_ports(4)
+    rig.endpoint = "tcp://127.0.0.1:%d" % control
+    rig.http = "127.0.0.1:%d" % http
+    rig.write("espalierd.yaml", "dir: %s/state\ncontrol: %s\ndata: tcp://127.0.0.1:%d\nstatus: tcp://127.0.0.1:%d\nhttp: %s\nhttp_token: always\n"
+              "lease_ms: 4000\nheartbeat_ms: 300\n%s" % (rig.dir, rig.endpoint, data, status, rig.http, more))
+    os.environ["HOME"] = rig.path("home")
+    be(rig, "admin")
+    os.environ["ESPALIER_SERVER_KEY"] = rig.path("state", "keys", "server.pub")
+    p = rig.start("espalierd", "-c", rig.path("espalierd.yaml"))
+    rig.wait(lambda: p.poll() is not None or rig.client("list").returncode == 0, 30)
+    check(p.poll() is None, "the coordinator ended while it was started")
+    return p
+
+
+def reload(rig, p):
+    """The keys are read again; ready when the log says so once more."""
+    def times():
+        with open(rig.path("espalierd.log")) as f:
+            return sum("keys, before" in line or "stay as they were" in line for line in f)
+    before = times()
+    p.send_signal(signal.SIGHUP)
+    rig.wait(lambda: times() > before, 10, "the reload")
+
+
+def worker(rig, who, role="worker"):
+    return rig.worker("--key", rig.path("home", who, role + ".key"))
+
+
+def a_search_between_two_machines(rig):
+    p = coordinator(rig)
+    authorise(rig, keygen(rig, "ann", "client"), keygen(rig, "gpu-1", "worker"))
+    reload(rig, p)
+    be(rig, "ann")
+    worker(rig, "gpu-1")
+    search = rig.submit(rig.search("tiny"))
+    watch = rig.client("watch", search, timeout=120)  # progress comes over the status socket
+    check(watch.returncode == 0 and "done" in watch.stdout, watch.stdout + watch.stderr)
+    check(rig.row(search)["user"] == "ann", "the user is the key's name, not $USER")
+    rig.result(search, "out")  # weights come over the data socket
+    second = rig.submit(rig.search("more", epochs=6))
+    events = rig.client("watch", "--events", second, timeout=120)
+    check(events.returncode == 0 and '"kind":"' in events.stdout.replace(" ", ""), "events arrive: %s" % events.stdout[:300])
+
+
+def roles(rig):
+    p = coordinator(rig, "client_priority_max: 10\nsearches_per_user: 2\n")
+    lines = {w: keygen(rig, w, r) for w, r in (("ann", "client"), ("bob", "client"), ("gpu-1", "worker"), ("eve", "client"))}
+    authorise(rig, lines["ann"], lines["bob"], lines["gpu-1"])
+    reload(rig, p)
+
+    def refused(text, *args):
+        r = rig.client(*args)
+        check(r.returncode == 1 and text in r.stderr, "%s: exit %d, %r; expected %r" % (args, r.returncode, r.stderr, text))
+
+    be(rig, "eve")
+    refused("does not know this key (" + lines["eve"].split()[2], "list")
+    be(rig, "gpu-1", "worker")
+    refused("the role worker, which may take jobs", "list")
+    refused("this needs the role client or admin", "submit", rig.search("w"))
+    be(rig, "ann")
+    hers = rig.submit(rig.search("hers", epochs=1000), "--priority", "10")
+    refused("a client's may be at most 10", "submit", rig.search("high"), "--priority", "11")
+    refused("a client's may be at most 10", "priority", hers, "500")
+    refused("this needs the role admin", "backup", rig.path("backup"))
+    be(rig, "bob")
+    refused("is ann's, and bob is a client", "cancel", hers)
+    refused("is ann's, and bob is a client", "priority", hers, "-5")
+    check(rig.state(hers) == "running", "bob may look, and it still runs")
+    rig.submit(rig.search("one", epochs=1000))
+    rig.submit(rig.search("two", epochs=1000))
+    refused("has 2 searches that are not over, at most 2", "submit", rig.search("three"))
+    pretender = worker(rig, "bob", "client")
+    check(rig.ends(pretender) == 1, "a client's key is no worker's")
+    with open(rig.path("worker-1.log")) as f:
+        check("has the role client" in f.read(), "and it is told so")
+    be(rig, "admin")
+    rig.good("priority", hers, "500")
+    rig.good("cancel", hers)
+    # Ann's key is taken back; a file with a mistake changes nothing.
+    path = rig.path("state", "keys", "authorized_keys")
+    with open(path) as f:
+        before = f.read()
+    with open(path, "w") as f:
+        f.write(before + "gardener x y\n")
+    reload(rig, p)
+    rig.good("list")
+    with open(path, "w") as f:
+        f.write(before.replace(lines["ann"], ""))
+    reload(rig, p)
+    be(rig, "ann")
+    refused("does not know this key", "list")
+    be(rig, "bob")
+    rig.good("list")
+    os.environ["ESPALIER_SERVER_KEY"] = rig.path("home", "bob", "client.pub")
+    refused("is the public key of a client, the server's (server.pub) is needed", "list")
+
+
+def http_with_a_token(rig):
+    coordinator(rig)
+    with open(rig.path("state", "keys", "http.token")) as f:
+        token = f.read().strip()
+
+    def get(path, **headers):
+        try:
+            with urllib.request.urlopen(urllib.request.Request("http://" + rig.http + path, headers=headers), timeout=10) as r:
+                return r.status, r.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode()
+
+    check(get("/healthz") == (200, "ok\n"), "health needs no token")
+    check(get("/metrics")[0] == 401, "metrics do")
+    check(get("/metrics", Authorization="Bearer " + "0" * 64)[0] == 401, "the right one")
+    code, text = get("/metrics", Authorization="Bearer " + token)
+    check(code == 200 and "espalier_refused_total 0" in text, text)
+    check(get("/metrics?token=" + token)[0] == 200, "or as an argument")
+
+
+main(a_search_between_two_machines, roles, http_with_a_token)
