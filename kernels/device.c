@@ -57,6 +57,11 @@ void kn_device_close(kn_device **dev)
     *dev = NULL;
 }
 
+es_status kn_device_enter(kn_device *dev, es_error *err)
+{
+    return dev->vt->enter != NULL ? dev->vt->enter(dev, err) : ES_OK;
+}
+
 kn_backend kn_device_backend(const kn_device *dev) { return dev->backend; }
 const char *kn_device_name(const kn_device *dev) { return dev->name; }
 const char *kn_device_model(const kn_device *dev) { return dev->model; }

@@ -25,6 +25,8 @@ typedef struct kn_device kn_device;
 
 es_status kn_device_open(const char *name, kn_device **out, es_error *err) ES_MUST_CHECK;
 void kn_device_close(kn_device **dev);
+/* From here on the calling thread uses this device: every thread but the one that opened it says so first. */
+es_status kn_device_enter(kn_device *dev, es_error *err) ES_MUST_CHECK;
 kn_backend kn_device_backend(const kn_device *dev);
 const char *kn_device_name(const kn_device *dev); /* "cpu", "cuda:0" */
 const char *

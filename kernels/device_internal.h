@@ -25,6 +25,7 @@ typedef struct kn_device_vt {
     es_status (*copy)(kn_device *d, void *to, const void *from, size_t bytes, es_error *err);
     es_status (*zero)(kn_device *d, void *p, size_t bytes, es_error *err);
     es_status (*sync)(kn_device *d, es_error *err);
+    es_status (*enter)(kn_device *d, es_error *err); /* NULL: nothing to do */
     /* bf16 shadow of fp32 weights. NULL: the backend keeps none. */
     es_status (*shadow)(kn_device *d, void *to_bf16, const float *from, int64_t count, es_error *err);
     const struct kn_optim_kernels *optim; /* the optimisers' passes (optim_internal.h); NULL: those for host memory */

@@ -387,7 +387,7 @@ static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
     ES_RETURN(read_objectives(root, f, err));
     ES_RETURN(read_constraints(root, f, err));
     ES_RETURN(read_rest(root, f, err));
-    if (f->task == SN_TASK_IMAGES && f->gpus > 1 && f->supernet.batch % f->gpus != 0)
+    if (f->task != SN_TASK_TABLE && f->gpus > 1 && f->supernet.batch % f->gpus != 0)
         return es_yaml_fail(es_yaml_find(es_yaml_find(root, "resources"), "gpus"), err,
                             "%d ranks cannot share a batch of %d evenly; allowed: a divisor of supernet.batch", f->gpus,
                             f->supernet.batch);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "worker/gang.h"
 #include "worker/loglines.h"
 
 #include <inttypes.h>
@@ -13,7 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { RESULT_MAX = DM_CONTROL_MAX - (64 << 10) };
+enum { RESULT_MAX = DM_CONTROL_MAX - (64 << 10), OFFER_REPEAT_MS = 500 };
 
 typedef struct task {
     struct task *next;
@@ -23,14 +24,18 @@ typedef struct task {
     Espalier__Wire__JobKind kind;
     uint8_t *spec;
     size_t spec_n;
+    int rank, size;       /* of a gang */
     _Atomic int stop;     /* wk_stop */
-    wk_progress progress; /* under the lock */
+    wk_progress progress; /* under the lock, as what follows */
+    kn_gang_id offer, id; /* n 0: none yet */
+    int64_t offered_ms;
 } task;
 
 struct wk_compute {
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, met;
+    const char *address;
     int event;
     kn_device *dev;
     wk_cache *cache;
@@ -77,6 +82,32 @@ static void task_tell(void *ctx, uint64_t step, uint64_t steps, double loss, dou
     pthread_mutex_unlock(&t->owner->lock);
 }
 
+static es_status task_gang_id(void *ctx, const kn_gang_id *offer, kn_gang_id *out, es_error *err)
+{
+    task *t = ctx;
+    wk_compute *c = t->owner;
+    es_status s = ES_OK;
+    int64_t began = es_clock_mono_ms(es_clock_system());
+    pthread_mutex_lock(&c->lock);
+    if (offer)
+        t->offer = *out = *offer;
+    while (!offer && t->id.n == 0 && s == ES_OK) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += 1;
+        pthread_cond_timedwait(&c->met, &c->lock, &until);
+        if (task_stop(t) == WK_CANCEL)
+            s = es_fail(err, ES_CANCELLED, "gang", "stopped while waiting for rank 0");
+        else if (es_clock_mono_ms(es_clock_system()) - began > WK_GANG_LIMIT_MS)
+            s = es_fail(err, ES_TIMEOUT, "gang", "rank %d of %d: rank 0 was not heard of for %d s", t->rank, t->size,
+                        WK_GANG_LIMIT_MS / 1000);
+    }
+    if (!offer && s == ES_OK)
+        *out = t->id;
+    pthread_mutex_unlock(&c->lock);
+    return s;
+}
+
 /* The weights connection, to where the coordinator last said. */
 static es_status open_data(wk_compute *c, es_error *err)
 {
@@ -109,16 +140,25 @@ static es_status run_task(wk_compute *c, task *t, const dm_job_spec *spec, es_ar
         .data = c->data,
         .transfer = {.stop = transfer_stop, .ctx = t, .cache = wk_cache_chunks(c->cache)},
         .arena = arena,
+        .rank = t->rank,
+        .size = t->size,
+        .address = c->address,
         .ctx = t,
         .stop = task_stop,
         .tell = task_tell,
+        .gang_id = task_gang_id,
     };
     dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
-    if (task_stop(t) != WK_GO)
+    /* A rank does not stay away from its gang: told to hand back, it joins, and all stop after one step. */
+    if (task_stop(t) == WK_CANCEL || (task_stop(t) != WK_GO && t->size == 1))
         return es_fail(err, ES_CANCELLED, NULL, "stopped before it began");
     es_log(ES_LOG_INFO, "job begins job=%" PRIu64 " attempt=%u search=%" PRIu64 " kind=%s", t->job, t->attempt,
            t->search, dm_job_kind_name((int)kind->kind));
-    ES_RETURN(kind->run(&j, &r, err));
+    if (t->size > 1)
+        es_log(ES_LOG_INFO, "gang job=%" PRIu64 " attempt=%u rank=%d of %d", t->job, t->attempt, t->rank, t->size);
+    es_status s = kind->run(&j, &r, err);
+    f->lost_peer = j.lost_peer;
+    ES_RETURN(s);
     ES_RETURN(dm_encode(&r.base, RESULT_MAX, &f->result, err));
     f->outcome = j.partial ? ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED : ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
     return ES_OK;
@@ -158,6 +198,9 @@ static wk_finish *do_task(wk_compute *c, task *t)
 static void *compute_main(void *arg)
 {
     wk_compute *c = arg;
+    es_error entered;
+    if (kn_device_enter(c->dev, &entered) != ES_OK)
+        es_log_error(ES_LOG_ERROR, "device", &entered); /* every job will say so too */
     pthread_mutex_lock(&c->lock);
     for (;;) {
         while (!c->waiting && !c->ending)
@@ -197,6 +240,12 @@ es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_err
     c->finished_end = &c->finished;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->wake, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->met, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    c->address = o->address;
     c->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     c->sessions = wk_sessions_new(o->dev, o->sessions > 0 ? o->sessions : 1);
     if (c->event < 0 || pthread_create(&c->thread, NULL, compute_main, c) != 0) {
@@ -224,6 +273,7 @@ void wk_compute_end(wk_compute **out)
         wk_finish_free(f);
     close(c->event);
     pthread_cond_destroy(&c->wake);
+    pthread_cond_destroy(&c->met);
     pthread_mutex_destroy(&c->lock);
     free(c->data_endpoint);
     free(c);
@@ -246,6 +296,8 @@ void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g)
     t->attempt = g->lease->attempt;
     t->search = g->search;
     t->kind = g->kind;
+    t->size = g->gang && g->gang->size > 1 && g->gang->size <= KN_GANG_MAX ? (int)g->gang->size : 1;
+    t->rank = t->size > 1 && g->gang->rank < g->gang->size ? (int)g->gang->rank : 0;
     t->spec = es_xcalloc(1, g->spec.len + 1);
     memcpy(t->spec, g->spec.data, g->spec.len);
     t->spec_n = g->spec.len;
@@ -256,6 +308,35 @@ void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g)
         end = &(*end)->next;
     *end = t;
     pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->lock);
+}
+
+bool wk_compute_offer(wk_compute *c, int64_t now_ms, uint64_t *job, uint32_t *attempt, kn_gang_id *id)
+{
+    bool due = false;
+    pthread_mutex_lock(&c->lock);
+    task *t = c->running;
+    if (t && t->offer.n > 0 && t->id.n == 0 && (!t->offered_ms || now_ms - t->offered_ms >= OFFER_REPEAT_MS)) {
+        t->offered_ms = now_ms;
+        *job = t->job;
+        *attempt = t->attempt;
+        *id = t->offer;
+        due = true;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return due;
+}
+
+void wk_compute_gang_id(wk_compute *c, uint64_t job, uint32_t attempt, const void *id, size_t n)
+{
+    pthread_mutex_lock(&c->lock);
+    for (task *t = c->running ? c->running : c->waiting; t; t = t == c->running ? c->waiting : t->next) {
+        if (t->job != job || t->attempt != attempt || n == 0 || n > sizeof t->id.data || t->id.n > 0)
+            continue;
+        memcpy(t->id.data, id, n);
+        t->id.n = n;
+        pthread_cond_broadcast(&c->met);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -22,6 +22,7 @@ typedef struct wk_compute_options {
     wk_cache *cache;       /* borrowed; may be NULL */
     const dm_login *login; /* of the weights connection; borrowed */
     int sessions;
+    const char *address; /* for the other ranks of a gang; borrowed */
 } wk_compute_options;
 
 typedef struct wk_finish {
@@ -31,6 +32,7 @@ typedef struct wk_finish {
     Espalier__Wire__Outcome outcome;
     dm_bytes result;
     es_error error;
+    bool lost_peer; /* the wire's error_code "lost-peer" */
     char *log;
     int64_t sent_ms; /* the control thread's */
 } wk_finish;
@@ -46,6 +48,9 @@ es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_err
 void wk_compute_end(wk_compute **c); /* cancels what is left and waits for the thread */
 void wk_compute_data_endpoint(wk_compute *c, const char *endpoint);
 void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g);
+/* Of gangs. What rank 0 wants told, at most every half second until the id has come back; false: nothing. */
+bool wk_compute_offer(wk_compute *c, int64_t now_ms, uint64_t *job, uint32_t *attempt, kn_gang_id *id);
+void wk_compute_gang_id(wk_compute *c, uint64_t job, uint32_t attempt, const void *id, size_t n);
 int wk_compute_fd(const wk_compute *c);
 wk_finish *wk_compute_take(wk_compute *c);
 int wk_compute_jobs(wk_compute *c, wk_progress *out,

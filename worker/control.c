@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "worker/compute.h"
+#include "worker/gang.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -149,6 +150,23 @@ static es_status send_goodbye(control *c, es_error *err)
     return try_send(c, &m, err);
 }
 
+static es_status send_gang_offer(control *c, int64_t now, es_error *err)
+{
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    Espalier__Wire__GangOffer g = ESPALIER__WIRE__GANG_OFFER__INIT;
+    dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
+    kn_gang_id id;
+    if (!wk_compute_offer(c->compute, now, &lease.job, &lease.attempt, &id))
+        return ES_OK;
+    g.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
+    g.lease = &lease;
+    g.id = (ProtobufCBinaryData){id.n, id.data};
+    m.request_id = dm_peer_next_id(c->peer);
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
+    m.gang_offer = &g;
+    return try_send(c, &m, err);
+}
+
 /* One result a message: a result may be as large as a message. */
 static es_status send_finish(control *c, wk_finish *f, es_error *err)
 {
@@ -163,7 +181,7 @@ static es_status send_finish(control *c, wk_finish *f, es_error *err)
     finish.outcome = f->outcome;
     finish.result = (ProtobufCBinaryData){f->result.n, f->result.data};
     if (f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED) {
-        snprintf(code, sizeof code, "%s", es_status_name(f->error.code));
+        snprintf(code, sizeof code, "%s", f->lost_peer ? "lost-peer" : es_status_name(f->error.code));
         es_error_line(&f->error, line, sizeof line);
         finish.error_code = code;
         finish.error = line;
@@ -251,6 +269,11 @@ static es_status on_message(control *c, const dm_to_peer *m, es_error *err)
     }
     case ESPALIER__WIRE__TO_PEER__WHAT_WELCOME: on_welcome(c, m->welcome); return ES_OK;
     case ESPALIER__WIRE__TO_PEER__WHAT_LEASES: on_leases(c, m->leases); return ES_OK;
+    case ESPALIER__WIRE__TO_PEER__WHAT_GANG_ID:
+        if (m->gang_id->lease)
+            wk_compute_gang_id(c->compute, m->gang_id->lease->job, m->gang_id->lease->attempt, m->gang_id->id.data,
+                               m->gang_id->id.len);
+        return ES_OK;
     case ESPALIER__WIRE__TO_PEER__WHAT_HEARTBEAT:
         if (m->heartbeat->unknown_worker && c->greeted) {
             es_log(ES_LOG_INFO, "the coordinator does not know this worker (it was restarted): greeting again");
@@ -331,6 +354,7 @@ static es_status tick_greeted(control *c, int64_t now, es_error *err)
         c->heartbeat_at = now + c->heartbeat_ms;
         ES_RETURN(send_heartbeat(c, err));
     }
+    ES_RETURN(send_gang_offer(c, now, err));
     for (wk_finish *f = c->outbox; f; f = f->next)
         if (!f->sent_ms || now - f->sent_ms >= FINISH_REPEAT_MS)
             ES_RETURN(send_finish(c, f, err));
@@ -408,6 +432,7 @@ es_status wk_run(const wk_options *o, int stop, es_error *err)
     es_status s = ES_OK;
     wk_cache *cache = NULL;
     dm_login login;
+    char address[64];
     control c = {.o = o, .clock = es_clock_system(), .heartbeat_ms = 1000};
     ES_GOTO(dm_endpoint_check(o->endpoint, err));
     ES_GOTO(kn_device_open(o->device, &c.dev, err));
@@ -415,9 +440,10 @@ es_status wk_run(const wk_options *o, int stop, es_error *err)
                           o->insecure, &login, err));
     if (o->cache)
         ES_GOTO(wk_cache_open(o->cache, o->cache_bytes, &cache, err));
-    ES_GOTO(
-        wk_compute_start(&(wk_compute_options){.dev = c.dev, .cache = cache, .sessions = o->sessions, .login = &login},
-                         &c.compute, err));
+    ES_GOTO(wk_gang_address(o->address, o->endpoint, address, sizeof address, err));
+    const wk_compute_options compute = {
+        .dev = c.dev, .cache = cache, .sessions = o->sessions, .login = &login, .address = address};
+    ES_GOTO(wk_compute_start(&compute, &c.compute, err));
     ES_GOTO(dm_peer_open(&(dm_peer_options){.endpoint = o->endpoint, .login = &login}, &c.peer, err));
     randombytes_buf(c.uid, sizeof c.uid);
     char host[128] = "host";

@@ -11,6 +11,7 @@
 
 #include "base/arena.h"
 #include "daemon/wire_weights.h"
+#include "kernels/collective.h"
 #include "kernels/device.h"
 #include "worker/session.h"
 
@@ -26,10 +27,15 @@ struct wk_job {
     dm_peer *data; /* the weights endpoint */
     dm_transfer_options transfer;
     es_arena *arena;
-    bool partial; /* set by run: stopped early, and the result is good as far as it goes */
+    int rank, size;      /* of a gang; 0 of 1 alone */
+    const char *address; /* where other ranks reach this worker */
+    bool partial;        /* set by run: stopped early, and the result is good as far as it goes */
+    bool lost_peer;      /* set by run when it failed because another rank of the gang is gone: nobody's fault here */
     void *ctx;
     wk_stop (*stop)(void *ctx);
     void (*tell)(void *ctx, uint64_t step, uint64_t steps, double loss, double per_second);
+    /* Through the coordinator: rank 0 offers its id (and goes on), the others wait for it (offer NULL). */
+    es_status (*gang_id)(void *ctx, const kn_gang_id *offer, kn_gang_id *out, es_error *err);
 };
 
 typedef struct wk_job_kind {

@@ -28,6 +28,8 @@ static const char help[] = "usage: espalier-worker ENDPOINT [options]\n"
                            "  --name NAME         shown to people (default host:pid:device)\n"
                            "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
                            "  --cache-size BYTES  at most so much (default 2G)\n"
+                           "  --address ADDRESS   where other workers reach this one when they train together (default: the\n"
+                           "                      address towards the coordinator, 127.0.0.1 for one on this host)\n"
                            "  --slots N           jobs held at once, 1 to 64 (default 1)\n"
                            "  --key FILE          tcp: this worker's secret key (default ESPALIER_KEY, else "
                            "~/.config/espalier/worker.key)\n"
@@ -54,12 +56,13 @@ static int usage(const char *what, const char *value)
 /* -1: go on; otherwise the exit status. */
 static int read_arguments(int argc, char **argv, arguments *a)
 {
-    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, SLOTS, KEY, SERVER_KEY, INSECURE, LOG, HELP, VERSION };
+    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, ADDRESS, SLOTS, KEY, SERVER_KEY, INSECURE, LOG, HELP, VERSION };
     static const struct option options[] = {
         {"device", required_argument, NULL, DEVICE},
         {"name", required_argument, NULL, NAME},
         {"cache", required_argument, NULL, CACHE},
         {"cache-size", required_argument, NULL, CACHE_SIZE},
+        {"address", required_argument, NULL, ADDRESS},
         {"slots", required_argument, NULL, SLOTS},
         {"key", required_argument, NULL, KEY},
         {"server-key", required_argument, NULL, SERVER_KEY},
@@ -80,6 +83,7 @@ static int read_arguments(int argc, char **argv, arguments *a)
                 return usage("--cache-size takes a number of bytes of at least 1M", optarg);
             a->o.cache_bytes = (uint64_t)n;
             break;
+        case ADDRESS: a->o.address = optarg; break;
         case SLOTS:
             if (!es_str_to_i64(optarg, false, &n) || n < 1 || n > 64)
                 return usage("--slots takes a number from 1 to 64", optarg);

@@ -25,6 +25,8 @@ typedef struct wk_options {
     const char *name;             /* NULL: host:pid:device */
     const char *cache;            /* directory for weights chunks; NULL: none */
     uint64_t cache_bytes;
+    const char
+        *address; /* numeric, where the other ranks of a gang reach this worker; NULL: of the way to the coordinator */
     int slots;    /* jobs held at once: 1 for real work */
     int sessions; /* searches whose trainer stays in memory */
 } wk_options;

@@ -81,6 +81,12 @@ static es_status synchronise(kn_device *d, es_error *err)
     return ES_OK;
 }
 
+static es_status enter(kn_device *d, es_error *err)
+{
+    KN_CUDA_RETURN(cudaSetDevice(self(d)->index));
+    return ES_OK;
+}
+
 static __global__ void shadow_kernel(__nv_bfloat16 *to, const float *from, int64_t count)
 {
     int64_t i = 8 * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
@@ -147,6 +153,7 @@ static const kn_device_vt vtable = {
     copy,
     zero,
     synchronise,
+    enter,
     shadow,
     &kn_cuda_optim,
     kn_cuda_fuse,
