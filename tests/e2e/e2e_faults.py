@@ -1,8 +1,15 @@
-"""Programs killed, stopped and restarted at any moment: the result is that of an undisturbed run."""
+"""Programs killed, stopped and restarted at any moment: the result is that of an undisturbed run.
+
+    e2e_faults.py [--kills N] [--seed S] [TEST...]      killed_at_random with N kills (default 10); the seed is printed
+"""
+import argparse
+import collections
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 from rig import check, main, say
@@ -109,4 +116,109 @@ def long_slices_are_cut_by_time(rig):
     check(len(saved) >= 2, "a training of one long slice was saved in between: %d times" % len(saved))
 
 
-main(long_slices_are_cut_by_time, killed_worker_costs_one_slice, killed_coordinator_goes_on, stopped_worker_loses_its_lease, stopped_worker_hands_back)
+class Chaos:
+    """A coordinator and workers that are killed at moments that a seed chooses, and started again at once."""
+
+    def __init__(self, rig, seed, workers):
+        self.rig, self.rng, self.count = rig, random.Random(seed), collections.Counter()
+        self.coordinator = self.start_coordinator(True)
+        self.workers = [self.start_worker(i) for i in range(workers)]
+
+    def start_coordinator(self, ready):
+        # A job loses as many workers as the seed wants. Leases are short, so that the next worker comes soon.
+        return self.rig.coordinator(lease_ms=800, more="losses_max: 0\ndrain_after: 0\nbackoff_ms: 10\n", ready=ready)
+
+    def start_worker(self, i):
+        return self.rig.worker("--cache", self.rig.path("cache-%d" % i))
+
+    def size(self, name):
+        try:
+            st = os.stat(self.rig.path("state", name))
+            return st.st_size, st.st_mtime_ns
+        except OSError:
+            return None
+
+    def moment(self, seconds, *files):
+        """Returns after so long, or as soon as one of the files changes: in the middle of what is written there."""
+        before, end = [self.size(f) for f in files], time.monotonic() + seconds
+        while time.monotonic() < end:
+            if files and [self.size(f) for f in files] != before:
+                return True
+            time.sleep(0.0002 if files else max(0, end - time.monotonic()))
+        return False
+
+    def kill(self):
+        victim = self.rng.choice(["coordinator", "worker"])
+        when = self.rng.choice(["any moment", "any moment", "starting", "commit", "upload"])
+        if when == "any moment":
+            self.moment(self.rng.random() * 0.8)
+        elif when == "commit" and not self.moment(1, "state.db-wal") or when == "upload" and not self.moment(1, "weights.db-wal"):
+            when = "any moment"
+        self.count[victim, when] += 1
+        if victim == "worker":
+            i = self.rng.randrange(len(self.workers))
+            self.end(self.workers[i])
+            self.workers[i] = self.start_worker(i)
+            if when == "starting":
+                self.moment(self.rng.random() * 0.1)
+                self.end(self.workers[i])
+                self.workers[i] = self.start_worker(i)
+        else:
+            self.end(self.coordinator)
+            self.coordinator = self.start_coordinator(when != "starting")
+            if when == "starting":
+                self.moment(self.rng.random() * 0.03)
+                self.end(self.coordinator)
+                self.coordinator = self.start_coordinator(True)
+
+    @staticmethod
+    def end(p):
+        check(p.poll() is None, "%s ended by itself with %s" % (p.args[0], p.poll()))
+        p.kill()
+        p.wait()
+
+    def submit(self, path):
+        """A client that submits while the coordinator is killed gets its search all the same."""
+        submit = subprocess.Popen([self.rig.program("espalier"), "submit", path, "--endpoint", self.rig.endpoint], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, cwd=self.rig.dir)
+        self.moment(self.rng.random() * 0.03)
+        self.count["coordinator", "submitting"] += 1
+        self.end(self.coordinator)
+        self.coordinator = self.start_coordinator(True)
+        out, why = submit.communicate(timeout=90)
+        check(submit.returncode == 0, "submit: %s" % why)
+        return out.split()[1]
+
+    def kills(self):
+        return sum(self.count.values())
+
+
+def killed_at_random(rig):
+    say("        seed %d, %d kills" % (ARGS.seed, ARGS.kills))
+    path = rig.search("small", epochs=12, slice_steps=6, evaluations=16)
+    chaos = Chaos(rig, ARGS.seed, workers=2)
+    want = reference(rig, path)
+    searches = []
+    began = time.monotonic()
+    while chaos.kills() < ARGS.kills:
+        if not searches or rig.state(searches[-1]) == "done":
+            searches.append(chaos.submit(path))
+        chaos.kill()
+    disturbed = time.monotonic() - began
+    for i, search in enumerate(searches):
+        rig.wait_done(search)
+        check(rig.result(search, "killed-%d" % i) == want, "search %s: the same result" % search)
+    outcomes = collections.Counter(l["outcome"] for s in searches for l in rig.ask("logs", s)["logs"])
+    check("failed" not in outcomes, "nothing failed: %s" % outcomes)
+    check(len(rig.ask("list")["searches"]) == len(searches) + 1, "each accepted search is there once")
+    say("        %d kills in %.0f s (%s), %d searches, attempts: %s" % (
+        chaos.kills(), disturbed, ", ".join("%s, %s: %d" % (*k, n) for k, n in sorted(chaos.count.items())), len(searches), dict(outcomes)))
+
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--kills", type=int, default=10)
+parser.add_argument("--seed", type=int, default=int(os.environ.get("ESPALIER_SEED", "5")))
+parser.add_argument("tests", nargs="*")
+ARGS = parser.parse_args()
+sys.argv[1:] = ARGS.tests
+main(killed_at_random, long_slices_are_cut_by_time, killed_worker_costs_one_slice, killed_coordinator_goes_on, stopped_worker_loses_its_lease, stopped_worker_hands_back)

@@ -103,10 +103,13 @@ class Rig:
         self.children.append(p)
         return p
 
-    def coordinator(self, lease_ms=4000, **kw):
+    def coordinator(self, lease_ms=4000, more="", ready=True, **kw):
+        """`more`: further lines of its configuration. ready=False: does not wait until it answers."""
         self.write("espalierd.yaml", "dir: {0}/state\ncontrol: ipc://{0}/control\ndata: ipc://{0}/data.sock\nstatus: ipc://{0}/status\nhttp: ''\n"
-                   "lease_ms: {1}\nheartbeat_ms: 300\n".format(self.dir, lease_ms))
+                   "lease_ms: {1}\nheartbeat_ms: {2}\n{3}".format(self.dir, lease_ms, min(300, lease_ms // 4), more))
         p = self.start("espalierd", "-c", self.path("espalierd.yaml"), **kw)
+        if not ready:
+            return p
         self.wait(lambda: p.poll() is not None or self.client("list").returncode == 0, 30)
         check(p.poll() is None, "the coordinator ended while it was started")
         return p
