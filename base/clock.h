@@ -20,6 +20,8 @@ struct es_clock {
 };
 
 es_clock *es_clock_system(void); /* shared, never freed */
+/* Unix ms that never jump: the wall time of the first call plus what went by since. For the ages of rows that a jump of the clock must not end. */
+int64_t es_clock_steady_ms(void);
 static inline int64_t es_clock_mono_ns(es_clock *c) { return c->mono_ns(c); }
 static inline int64_t es_clock_mono_ms(es_clock *c) { return c->mono_ns(c) / 1000000; }
 static inline int64_t es_clock_wall_ms(es_clock *c) { return c->wall_ms(c); }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -321,4 +322,17 @@ es_status es_file_remove_tree(const char *path, es_error *err)
         return errno == ENOENT ? ES_OK : es_fail_errno(err, path, "cannot open the directory");
     ES_RETURN(remove_inside(fd, path, 64, err));
     return rmdir(path) == 0 ? ES_OK : es_fail_errno(err, path, "cannot remove");
+}
+
+es_status es_file_limit(unsigned least, es_error *err)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return es_fail_errno(err, NULL, "cannot ask for the limit of open files");
+    r.rlim_cur = r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur < least)
+        return es_fail(err, ES_IO, NULL,
+                       "at most %llu file descriptors are allowed here, %u are needed: raise `ulimit -n`",
+                       (unsigned long long)r.rlim_cur, least);
+    return ES_OK;
 }

@@ -20,6 +20,8 @@ es_status es_file_mkdirs(const char *path, es_error *err) ES_MUST_CHECK; /* like
 bool es_file_exists(const char *path);
 /* Like rm -rf: links are removed, not followed; what is not there is removed already. */
 es_status es_file_remove_tree(const char *path, es_error *err) ES_MUST_CHECK;
+/* Raises the process's limit of open files to what it may be; refuses to go on with fewer than `least`. */
+es_status es_file_limit(unsigned least, es_error *err) ES_MUST_CHECK;
 
 #ifdef __cplusplus
 }

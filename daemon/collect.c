@@ -7,12 +7,12 @@
 
 enum { AT_ONCE = 64, PAUSE_MS = 20, WALK_EVERY_MS = 60000, WALK_SOONEST_MS = 500 };
 
-static es_status collect_some(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t wall_ms,
+static es_status collect_some(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t steady_ms,
                               bool *over, es_error *err)
 {
     char ids[AT_ONCE][72];
     int n;
-    ES_RETURN(dm_weights_idle(weights, x->cursor, wall_ms - x->grace_ms, AT_ONCE, ids, &n, err));
+    ES_RETURN(dm_weights_idle(weights, x->cursor, steady_ms - x->grace_ms, AT_ONCE, ids, &n, err));
     for (int i = 0; i < n; i++) {
         bool needed;
         ES_RETURN(dm_version_needed(store, ids[i], &needed, err));
@@ -27,7 +27,7 @@ static es_status collect_some(dm_collect *x, dm_store *store, dm_weights *weight
     return ES_OK;
 }
 
-int dm_collect_turn(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t wall_ms,
+int dm_collect_turn(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t steady_ms,
                     int64_t mono_ms)
 {
     bool over = true;
@@ -36,7 +36,7 @@ int dm_collect_turn(dm_collect *x, dm_store *store, dm_weights *weights, dm_data
         return WALK_EVERY_MS;
     if (mono_ms < x->at_ms)
         return (int)(x->at_ms - mono_ms);
-    if (collect_some(x, store, weights, data, wall_ms, &over, &err) != ES_OK)
+    if (collect_some(x, store, weights, data, steady_ms, &over, &err) != ES_OK)
         es_log_error(ES_LOG_WARN, "collecting unused weights", &err);
     int64_t every = x->grace_ms / 4;
     every = every > WALK_EVERY_MS ? WALK_EVERY_MS : every < WALK_SOONEST_MS ? WALK_SOONEST_MS : every;

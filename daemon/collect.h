@@ -1,7 +1,7 @@
 /* collect.h - lets go of weights versions that no row of state.db needs: a walk over weights.db on the main thread, a few ids a turn.
  *
  *     dm_collect x = {.grace_ms = 600000};
- *     wait_ms = dm_collect_turn(&x, store, weights, data, wall_ms, mono_ms);     // between turns of the coordinator
+ *     wait_ms = dm_collect_turn(&x, store, weights, data, steady_ms, mono_ms);     // between turns of the coordinator
  *
  * Age alone protects an upload whose result has not come yet: a version younger than the grace is not looked at. The data thread does the dropping (and
  * keeps one that was put again meanwhile); until it says so, dm_data_dropping tells the coordinator to refuse a result that names it. A crash at any
@@ -23,7 +23,7 @@ typedef struct dm_collect {
 } dm_collect;
 
 /* Returns in how many ms it wants to be called again. */
-int dm_collect_turn(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t wall_ms,
+int dm_collect_turn(dm_collect *x, dm_store *store, dm_weights *weights, dm_data *data, int64_t steady_ms,
                     int64_t mono_ms);
 
 #endif

@@ -84,7 +84,7 @@ static void data_give(dm_data *d, data_message *m)
 
 static es_status data_answer_all(dm_data *d, data_message *batch, int n, es_error *err)
 {
-    int64_t now = es_clock_wall_ms(es_clock_system());
+    int64_t now = es_clock_steady_ms();
     ES_RETURN(dm_weights_begin(d->weights, err));
     for (int i = 0; i < n; i++)
         ES_RETURN(dm_weights_answer_as(d->weights, &batch[i].who, zmq_msg_data(&batch[i].body),
@@ -125,7 +125,7 @@ static void data_batch(dm_data *d)
 static void data_collect(dm_data *d)
 {
     es_error err;
-    int64_t now = es_clock_wall_ms(es_clock_system()), mono = es_clock_mono_ms(es_clock_system());
+    int64_t now = es_clock_steady_ms(), mono = es_clock_mono_ms(es_clock_system());
     int64_t collected = 0, left = 0, grace = atomic_load(&d->grace_ms);
     if (mono < d->collect_at_ms)
         return;
@@ -154,7 +154,7 @@ static bool data_orders(dm_data *d)
         if (n == 0)
             return false;
         hex[n < (int)sizeof hex ? n : (int)sizeof hex - 1] = 0;
-        int64_t now = es_clock_wall_ms(es_clock_system());
+        int64_t now = es_clock_steady_ms();
         es_status s = dm_weights_begin(d->weights, &err);
         if (s == ES_OK)
             s = dm_weights_drop(d->weights, hex, now - atomic_load(&d->grace_ms), now, &err);

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+#include "daemon/accept.h"
 #include "daemon/server.h"
 
 static const char usage[] =
@@ -71,6 +73,8 @@ static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_
     return dm_config_check(c, err);
 }
 
+enum { DESCRIPTORS = 64 }; /* databases, sockets and threads take about 40; each peer takes one more */
+
 static int complain(const es_error *err)
 {
     char line[800];
@@ -88,6 +92,9 @@ int main(int argc, char **argv)
     if (configure(argc, argv, &config, &check, &err) != ES_OK)
         return complain(&err);
     es_log_init("espalierd", config.log);
+    if (es_file_limit(DESCRIPTORS, &err) != ES_OK)
+        return complain(&err);
+    dm_accept_keep(DESCRIPTORS / 2);
     if (check) {
         if (dm_server_check(&config, &err) != ES_OK)
             return complain(&err);

@@ -16,6 +16,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/accept.h"
 #include "daemon/auth.h"
 #include "daemon/collect.h"
 #include "daemon/data_thread.h"
@@ -33,7 +34,8 @@ struct dm_server {
     dm_coord *coord;
     dm_http *http;
     dm_collect collect;
-    int64_t metrics_at_ms;
+    int64_t metrics_at_ms, descriptors_at_ms;
+    bool descriptors_gone;
     char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
     char state_path[400], weights_path[400];
 };
@@ -244,6 +246,22 @@ static void server_metrics(dm_server *s)
     s->metrics_at_ms = now + 1000;
 }
 
+/* Once a second: could another peer connect? Nobody else would say so. */
+static void server_descriptors(dm_server *s)
+{
+    int64_t now = es_clock_mono_ms(es_clock_system());
+    if (now < s->descriptors_at_ms)
+        return;
+    s->descriptors_at_ms = now + 1000;
+    bool gone = dm_accept_short();
+    if (gone && !s->descriptors_gone)
+        es_log(ES_LOG_ERROR, "no file descriptors are left for more peers (`ulimit -n` is %d): they have to wait",
+               dm_accept_limit());
+    else if (!gone && s->descriptors_gone)
+        es_log(ES_LOG_INFO, "file descriptors are free again");
+    s->descriptors_gone = gone;
+}
+
 /* Takes what is there, at most one turn's worth. */
 static void server_receive(dm_server *s)
 {
@@ -287,10 +305,11 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
 {
     for (;;) {
         int wait = dm_coord_turn(s->coord);
-        int collect = dm_collect_turn(&s->collect, dm_coord_store(s->coord), s->weights, s->data,
-                                      es_clock_wall_ms(es_clock_system()), es_clock_mono_ms(es_clock_system()));
+        int collect = dm_collect_turn(&s->collect, dm_coord_store(s->coord), s->weights, s->data, es_clock_steady_ms(),
+                                      es_clock_mono_ms(es_clock_system()));
         wait = collect < wait ? collect : wait;
         server_metrics(s);
+        server_descriptors(s);
         if (dm_coord_shutdown_asked(s->coord)) {
             es_log(ES_LOG_INFO, "ends: asked by an operator");
             return ES_OK;

@@ -16,6 +16,7 @@
 struct wk_cache {
     int dir;
     uint64_t max, bytes;
+    bool failing; /* said so already */
 };
 
 typedef struct kept {
@@ -135,10 +136,8 @@ static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
     es_hash_hex(h, name);
     snprintf(part, sizeof part, "%s.part%d", name, (int)getpid());
     int fd = openat(c->dir, part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return;
     size_t done = 0;
-    while (done < n) {
+    while (fd >= 0 && done < n) {
         ssize_t w = write(fd, (const char *)data + done, n - done);
         if (w < 0 && errno == EINTR)
             continue;
@@ -146,14 +145,20 @@ static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
             break;
         done += (size_t)w;
     }
-    close(fd);
+    int e = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = e;
     if (done < n || renameat(c->dir, part, c->dir, name) != 0) {
         es_error why;
-        (void)es_fail_errno(&why, name, "chunk not kept in the cache");
-        es_log_error(ES_LOG_WARN, "cache", &why);
+        (void)es_fail_errno(&why, name, "chunk not kept in the cache, work goes on without");
+        if (!c->failing)
+            es_log_error(ES_LOG_WARN, "cache", &why);
+        c->failing = true;
         unlinkat(c->dir, part, 0);
         return;
     }
+    c->failing = false;
     c->bytes += n;
 }
 

@@ -1,6 +1,7 @@
 /* espalier-worker: the program around worker.h. */
 #include "worker/worker.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "worker/loglines.h"
@@ -137,6 +138,8 @@ static void spin_briefly(char **argv)
     }
 }
 
+enum { DESCRIPTORS = 64 }; /* two connections with their threads, and a data file or two */
+
 int main(int argc, char **argv)
 {
     spin_briefly(argv);
@@ -157,7 +160,9 @@ int main(int argc, char **argv)
     sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
     es_error err = {0};
-    es_status s = wk_run(&a.o, signals, &err);
+    es_status s = es_file_limit(DESCRIPTORS, &err);
+    if (s == ES_OK)
+        s = wk_run(&a.o, signals, &err);
     if (s == ES_OK)
         return EXIT_SUCCESS;
     char line[700];

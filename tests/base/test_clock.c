@@ -17,6 +17,10 @@ START_TEST(system_clock)
         ck_assert_int_ge(wall, s * 1000);
         ck_assert_int_le(wall, (s + 5) * 1000);
         ck_assert_int_ge(es_clock_mono_ms(c), last / 1000000);
+        int64_t steady = es_clock_steady_ms();
+        ck_assert_int_ge(steady, s * 1000);
+        ck_assert_int_le(steady, (s + 5) * 1000);
+        ck_assert_int_ge(es_clock_steady_ms(), steady);
     }
 END_TEST
 
