@@ -7,6 +7,7 @@
 #define KN_DEVICE_INTERNAL_H
 
 #include "kernels/device.h"
+#include "kernels/images.h"
 #include "kernels/ops.h"
 #include "kernels/plan.h"
 
@@ -36,6 +37,8 @@ typedef struct kn_device_vt {
     es_status (*fuse)(kn_device *d, kn_plan *p, es_error *err);
     es_status (*store)(kn_device *d, kn_plan *p, es_error *err);
     es_status (*begin)(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err);
+    /* Batches of a data set in the device's memory. NULL: they are made on the host. */
+    es_status (*images)(kn_device *d, const kn_images *im, es_error *err);
 } kn_device_vt;
 
 struct kn_device {
@@ -47,6 +50,8 @@ struct kn_device {
 
 /* kernels/cpu/fuse.c */
 es_status kn_cpu_fuse(kn_device *d, kn_plan *p, es_error *err) ES_MUST_CHECK;
+/* kernels/images.c */
+es_status kn_ref_images(kn_device *d, const kn_images *im, es_error *err) ES_MUST_CHECK;
 /* kernels/host.c */
 es_status kn_host_open(kn_backend backend, int threads, kn_device **out, es_error *err) ES_MUST_CHECK;
 /* kernels/cuda/device.cu, or kernels/device.c in a build without CUDA */

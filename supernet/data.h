@@ -21,7 +21,8 @@
  * channel has mean 0 and standard deviation 1 over the training split.
  *
  * Order: an epoch is a permutation keyed by (seed, SHUFFLE, epoch); the last partial batch of an epoch is dropped. The batch of the next step is made on a
- * thread of the loader's own while the caller works on this one; asking for any other step is allowed and costs only the making.
+ * thread of the loader's own while the caller works on this one; asking for any other step is allowed and costs only the making. On an accelerator the data set is
+ * uploaded once, when a quarter of the free memory holds it, and batches are made there: the same bits, and no copy from the host but an epoch's order.
  */
 #ifndef SN_DATA_H
 #define SN_DATA_H
@@ -56,6 +57,7 @@ void sn_loader_destroy(sn_loader **l);
 int64_t sn_loader_steps_per_epoch(const sn_loader *l);
 /* From here on this loader makes part `rank` of `size` equal parts of every batch: the parts in rank order are the batch. */
 es_status sn_loader_share(sn_loader *l, int rank, int size, es_error *err) ES_MUST_CHECK;
+size_t sn_loader_device_bytes(const sn_loader *l);
 es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *err) ES_MUST_CHECK;
 es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out,
                          es_error *err) ES_MUST_CHECK;

@@ -43,7 +43,7 @@ static __global__ void __launch_bounds__(256) blends_kernel(const __grid_constan
     const blend b = l.b[blockIdx.x];
     const float coef = *b.coef;
     for (int i = threadIdx.x; i < b.count; i += 256)
-        b.to[i] = fmaf(coef, b.from[i] - b.to[i], b.to[i]);
+        b.to[i] = coef == 1.f ? b.from[i] : fmaf(coef, b.from[i] - b.to[i], b.to[i]); /* 1 assigns, exactly */
 }
 
 /* Whether this call can wait: dense vectors of fp32 and one coefficient. */

@@ -43,6 +43,9 @@ void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 /* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */
 es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err);
 
+/* images.cu */
+es_status kn_cuda_images(kn_device *d, const kn_images *im, es_error *err);
+
 static inline kn_cuda_device *kn_cuda(const kn_call *c) { return (kn_cuda_device *)c->dev; }
 static inline cudaStream_t kn_stream(const kn_call *c) { return kn_cuda(c)->stream; }
 

@@ -159,6 +159,7 @@ static const kn_device_vt vtable = {
     kn_cuda_fuse,
     kn_cuda_store,
     begin,
+    kn_cuda_images,
 };
 
 static es_status open_parts(kn_cuda_device *dev, es_error *err)

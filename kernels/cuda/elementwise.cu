@@ -58,7 +58,7 @@ template <int OP, bool FAST> static __device__ __forceinline__ float apply(const
     case EW_ACTIVATE: return kn_act_any<FAST>(a.act, a.order, x);
     case EW_ACTIVATE_MUL: return x * kn_act_any<FAST>(a.act, a.order, y);
     case EW_BIAS_ACT: return kn_act_any<FAST>(a.act, 0, x + y);
-    case EW_BLEND: return fmaf(y, x - z, z);
+    case EW_BLEND: return y == 1.f ? x : fmaf(y, x - z, z); /* 1 assigns, exactly */
     default: return x;
     }
 }

@@ -39,7 +39,7 @@ static bool keeps_fp32(kn_op op)
 static unsigned fp32_inputs(const kn_graph *w, const kn_node *n)
 {
     switch (n->op) {
-    case KN_OP_OUTPUT:
+    case KN_OP_OUTPUT: return !n->a.kept;
     case KN_OP_BLEND: return 1;
     case KN_OP_ACCUMULATE: return 2; /* the first only names the slice */
     case KN_OP_CROSS_ENTROPY:
@@ -76,6 +76,8 @@ static void guess(kn_graph *w)
         const kn_node *n = &w->nodes[i];
         for (uint32_t k = 0; k < n->n_out; k++) {
             kn_value *v = &w->values[n->out + k];
+            if (n->op == KN_OP_INPUT && n->a.kept)
+                v->dtype = (uint8_t)kn_kept_dtype(KN_PRECISION_BF16, &v->shape);
             if (v->dtype != KN_F32 || n->op == KN_OP_INPUT || n->op == KN_OP_SCALAR || keeps_fp32(n->op))
                 continue;
             if (n->op == KN_OP_PARAM)
@@ -106,7 +108,7 @@ es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
             kn_val v = through_views(w, n->in[k]);
             bool weight =
                 kn_node_of(w, v)->op == KN_OP_PARAM && !kn_op_is_view(n->op) && !(weight_inputs(n->op) >> k & 1);
-            if ((weight || want >> k & 1) && w->values[v].dtype == KN_BF16)
+            if ((weight || want >> k & 1) && w->values[v].dtype == KN_BF16 && kn_node_of(w, v)->op != KN_OP_INPUT)
                 w->values[v].dtype = KN_F32;
         }
     }

@@ -42,6 +42,14 @@ static void row_make(const sn_images *im, int64_t at, const float *mul, const fl
     }
 }
 
+void sn_sample_scale(const sn_data *d, const sn_images *im, bool normalise, float *mul, float *add)
+{
+    for (int k = 0; k < im->c; k++) {
+        mul[k] = normalise ? d->inverse[k] : im->u8 ? 1.0f / 255.0f : 1.0f;
+        add[k] = normalise ? -d->mean[k] * d->inverse[k] : 0.0f;
+    }
+}
+
 void sn_sample_make(const sn_data *d, const sn_images *im, int64_t row, bool normalise, const sn_distort *distort,
                     float *out)
 {
@@ -49,10 +57,7 @@ void sn_sample_make(const sn_data *d, const sn_images *im, int64_t row, bool nor
     const sn_distort *g = distort ? distort : &none;
     int h = im->h, w = im->w, c = im->c;
     float mul[SN_DATA_CHANNELS_MAX], add[SN_DATA_CHANNELS_MAX];
-    for (int k = 0; k < c; k++) {
-        mul[k] = normalise ? d->inverse[k] : im->u8 ? 1.0f / 255.0f : 1.0f;
-        add[k] = normalise ? -d->mean[k] * d->inverse[k] : 0.0f;
-    }
+    sn_sample_scale(d, im, normalise, mul, add);
     for (int y = 0; y < h; y++) {
         int from = y + g->dy;
         bool inside = from >= 0 && from < h;

@@ -1,5 +1,6 @@
-/* One host buffer suffices: the batch asked for is uploaded before the thread starts on the next one. */
-#include "supernet/data/set.h"
+/* Where the data set lives on the device (resident.h) batches are made there and there is no thread. Else one host buffer suffices: the batch asked for is
+ * uploaded before the thread starts on the next one. */
+#include "supernet/data/resident.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -31,6 +32,7 @@ struct sn_loader {
     size_t sample;          /* floats or token ids, 4 bytes each */
     size_t labels_each;     /* of a sample: 1, or one for each token */
     kn_device *dev;
+    sn_resident *resident; /* NULL: batches are made on the host */
     void *images, *labels; /* device; `capacity` samples */
     int capacity;
     float *host; /* for evaluation; `capacity` samples */
@@ -116,8 +118,10 @@ static es_status reserve(sn_loader *l, int samples, es_error *err)
     l->capacity = 0;
     ES_RETURN(kn_device_alloc(l->dev, (size_t)samples * l->sample * sizeof(float), &l->images, err));
     ES_RETURN(kn_device_alloc(l->dev, (size_t)samples * l->labels_each * sizeof(int32_t), &l->labels, err));
-    l->host = es_xrealloc(l->host, (size_t)samples * l->sample * sizeof(float));
-    l->host_labels = es_xrealloc(l->host_labels, (size_t)samples * l->labels_each * sizeof(int32_t));
+    if (!l->resident) {
+        l->host = es_xrealloc(l->host, (size_t)samples * l->sample * sizeof(float));
+        l->host_labels = es_xrealloc(l->host_labels, (size_t)samples * l->labels_each * sizeof(int32_t));
+    }
     l->capacity = samples;
     return ES_OK;
 }
@@ -146,11 +150,17 @@ es_status sn_loader_new(const sn_data *d, const sn_augment_config *a, uint64_t s
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
     l->next.order = es_xcalloc((size_t)n, sizeof *l->next.order);
-    l->next.images = es_xcalloc((size_t)batch * l->sample, sizeof(float));
-    l->next.labels = es_xcalloc((size_t)batch * l->labels_each, sizeof(int32_t));
     l->calibration = es_xcalloc((size_t)n, sizeof *l->calibration);
     permutation(l, CALIBRATION_EPOCH, l->calibration);
+    ES_GOTO(sn_resident_new(d, dev, &l->resident, err));
     ES_GOTO(reserve(l, batch, err));
+    if (l->resident) {
+        ES_GOTO(sn_resident_order(l->resident, SN_ORDER_CALIBRATION, l->calibration, n, err));
+        *out = l;
+        return ES_OK;
+    }
+    l->next.images = es_xcalloc((size_t)batch * l->sample, sizeof(float));
+    l->next.labels = es_xcalloc((size_t)batch * l->labels_each, sizeof(int32_t));
     if (pthread_create(&l->thread, NULL, loader_thread, l) != 0)
         ES_GOTO(es_fail_errno(err, "loader", "cannot start its thread"));
     l->started = true;
@@ -175,6 +185,7 @@ void sn_loader_destroy(sn_loader **lp)
     }
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->changed);
+    sn_resident_destroy(&l->resident);
     kn_device_free(l->dev, l->images);
     kn_device_free(l->dev, l->labels);
     free(l->host);
@@ -212,8 +223,34 @@ static es_status upload(sn_loader *l, const float *images, const int32_t *labels
     return ES_OK;
 }
 
+/* The batch of a step, made on the device; the order of an epoch goes there once. */
+static es_status resident_step(sn_loader *l, uint64_t step, sn_batch *out, es_error *err)
+{
+    uint64_t per_epoch = (uint64_t)sn_loader_steps_per_epoch(l), epoch = step / per_epoch;
+    maker *m = &l->next;
+    if (!m->ordered || m->epoch != epoch) {
+        permutation(l, epoch, m->order);
+        m->ordered = false;
+        ES_RETURN(sn_resident_order(l->resident, SN_ORDER_EPOCH, m->order, l->d->count[SN_TRAIN_SPLIT], err));
+        m->ordered = true;
+        m->epoch = epoch;
+    }
+    int64_t first = (int64_t)(step % per_epoch) * l->batch + l->from;
+    *out = (sn_batch){.images = l->images, .labels = l->labels, .n = l->share};
+    return sn_resident_make(l->resident, SN_ORDER_EPOCH, first, l->share, &l->augment, true, l->seed, epoch, l->images,
+                            l->labels, err);
+}
+
+size_t sn_loader_device_bytes(const sn_loader *l)
+{
+    return (size_t)l->capacity * (l->sample * sizeof(float) + l->labels_each * sizeof(int32_t)) +
+           sn_resident_bytes(l->resident);
+}
+
 es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *err)
 {
+    if (l->resident)
+        return resident_step(l, step, out, err);
     pthread_mutex_lock(&l->lock);
     while (l->wanted)
         pthread_cond_wait(&l->changed, &l->lock);
@@ -229,11 +266,15 @@ es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *
     return ES_OK;
 }
 
-static es_status plain(sn_loader *l, sn_split split, const uint32_t *rows, int64_t total, int64_t first, int count,
-                       sn_batch *out, es_error *err)
+static es_status plain(sn_loader *l, sn_split split, const uint32_t *rows, int order, int64_t total, int64_t first,
+                       int count, sn_batch *out, es_error *err)
 {
     ES_ASSERT(first >= 0 && count >= 1 && first + count <= total);
     ES_RETURN(reserve(l, count, err));
+    if (l->resident) {
+        *out = (sn_batch){.images = l->images, .labels = l->labels, .n = count};
+        return sn_resident_make(l->resident, order, first, count, &l->augment, false, 0, 0, l->images, l->labels, err);
+    }
     for (int i = 0; i < count; i++)
         put_sample(l, split, rows[first + i], 0, NULL, l->host + (size_t)i * l->sample,
                    l->host_labels + (size_t)i * l->labels_each);
@@ -242,10 +283,11 @@ static es_status plain(sn_loader *l, sn_split split, const uint32_t *rows, int64
 
 es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, s, l->d->index[s], l->d->count[s], first, count, out, err);
+    return plain(l, s, l->d->index[s], (int)s, l->d->count[s], first, count, out, err);
 }
 
 es_status sn_loader_calibration(sn_loader *l, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, SN_TRAIN_SPLIT, l->calibration, l->d->count[SN_TRAIN_SPLIT], first, count, out, err);
+    return plain(l, SN_TRAIN_SPLIT, l->calibration, SN_ORDER_CALIBRATION, l->d->count[SN_TRAIN_SPLIT], first, count,
+                 out, err);
 }

@@ -29,6 +29,8 @@ typedef struct sn_distort {
 } sn_distort;
 
 sn_distort sn_distort_draw(const sn_augment_config *a, int h, int w, uint64_t seed, uint64_t epoch, uint64_t sample);
+/* A raw value v of channel k becomes v mul[k] + add[k]. */
+void sn_sample_scale(const sn_data *d, const sn_images *im, bool normalise, float *mul, float *add);
 /* out: [h, w, c] floats. distort NULL: none. */
 void sn_sample_make(const sn_data *d, const sn_images *im, int64_t row, bool normalise, const sn_distort *distort,
                     float *out);
