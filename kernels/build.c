@@ -31,6 +31,16 @@ kn_val kn_scalar(kn_graph *g, int slot) { return kn_emit(g, KN_OP_SCALAR, &(kn_a
 
 void kn_output(kn_graph *g, int slot, kn_val v) { KN_EMIT(g, OUTPUT, &(kn_attr){.slot = slot}, v); }
 
+void kn_output_kept(kn_graph *g, int slot, kn_val v)
+{
+    KN_EMIT(g, OUTPUT, (&(kn_attr){.slot = slot, .kept = true}), v);
+}
+
+kn_val kn_input_kept(kn_graph *g, int slot, kn_shape shape)
+{
+    return kn_emit(g, KN_OP_INPUT, &(kn_attr){.slot = slot, .shape = shape, .order = KN_F32, .kept = true}, NULL, 0);
+}
+
 void kn_accumulate_grad(kn_graph *g, kn_val param_slice, kn_val d)
 {
     kn_attr a = {0};

@@ -71,6 +71,10 @@ kn_val kn_scalar(kn_graph *g, int slot); /* rank 0, given at each run: learning-
 
 /* Sinks. */
 void kn_output(kn_graph *g, int slot, kn_val v);
+/* A value handed from one plan to another: it leaves and enters in the type in which a plan of that precision stores activations (kn_kept_bytes in plan.h), so that a
+ * network cut into plans computes what each piece would compute with any other piece before it. */
+void kn_output_kept(kn_graph *g, int slot, kn_val v);
+kn_val kn_input_kept(kn_graph *g, int slot, kn_shape shape);
 void kn_accumulate_grad(kn_graph *g, kn_val param_slice,
                         kn_val d); /* gradient[box] += d; what autodiff emits for a slice */
 void kn_blend_param(kn_graph *g, int set, kn_param id, const kn_box *box, kn_val v,

@@ -144,6 +144,7 @@ typedef struct kn_attr {
     float alpha, beta, eps, rate, clip;
     uint32_t use_index;
     bool ta, tb, causal, per_channel, count_pad;
+    bool kept; /* INPUT, OUTPUT: in the plan's own storage type (graph.h) */
 } kn_attr;
 
 typedef struct kn_node {

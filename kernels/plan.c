@@ -109,6 +109,16 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
     return kn_plan_place(p, err);
 }
 
+kn_dtype kn_kept_dtype(kn_precision precision, const kn_shape *shape)
+{
+    return precision == KN_PRECISION_BF16 && shape->rank >= 2 ? KN_BF16 : KN_F32;
+}
+
+size_t kn_kept_bytes(kn_precision precision, const kn_shape *shape)
+{
+    return (size_t)kn_shape_count(shape) * kn_dtype_bytes(kn_kept_dtype(precision, shape));
+}
+
 size_t kn_plan_workspace_bytes(const kn_plan *p) { return (size_t)p->high * 256; }
 
 size_t kn_plan_steps(const kn_plan *p) { return p->n_steps; }

@@ -111,7 +111,8 @@ static void fuse_output(kn_plan *p, uint32_t node)
     const kn_node *n = &p->w->nodes[node];
     kn_val r = kn_plan_root(p, n->in[0]);
     kn_plan_value *root = &p->values[r];
-    if (root->shared || root->slice != KN_NONE || root->at.base != KN_BASE_NONE || p->w->values[r].dtype != KN_F32)
+    kn_dtype type = n->a.kept ? kn_kept_dtype(p->options.precision, &p->w->values[n->in[0]].shape) : KN_F32;
+    if (root->shared || root->slice != KN_NONE || root->at.base != KN_BASE_NONE || p->w->values[r].dtype != type)
         return;
     root->at = (kn_ref){.base = (uint8_t)(KN_BASE_OUT + n->a.slot)};
     p->dropped[node] = 1;

@@ -138,7 +138,9 @@ static void place_sink(kn_plan *p, kn_step *s, const kn_node *n)
         write_slice(p, s, KN_BASE_VALUES, &n->a);
     } else if (n->op == KN_OP_OUTPUT) {
         s->call.n_out = 1;
-        s->call.out[0] = (kn_tensor){.dtype = KN_F32, .shape = s->call.in[0].shape};
+        const kn_shape *shape = &s->call.in[0].shape;
+        kn_dtype type = n->a.kept ? kn_kept_dtype(p->options.precision, shape) : KN_F32;
+        s->call.out[0] = (kn_tensor){.dtype = type, .shape = *shape};
         dense_strides(&s->call.out[0]);
         s->out[0] = (kn_ref){.base = (uint8_t)(KN_BASE_OUT + n->a.slot)};
     }

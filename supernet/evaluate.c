@@ -3,40 +3,64 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "supernet/methods.h"
+#include "supernet/stream.h"
 
-/* Lowers `a` for `batch` images into t->graph; flags as in sn_lower_options. */
-static es_status lower(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int batch, sn_mode mode, sn_lowered *net,
-                       es_error *err)
+/* Pixels in a batch: what fills a GPU, and what a processor's memory takes. */
+enum { CALIBRATION_PIXELS = 256 * 32 * 32, GPU_PIXELS = 2048 * 32 * 32 };
+static const size_t HOST_KEEP_MAX = (size_t)512 << 20, DEVICE_KEEP_MAX = (size_t)16 << 30;
+
+static int batch_of(const sn_trainer *t, int pixels, int least, int most)
 {
-    sn_lower_options o = {.batch = batch, .mode = mode, .unit_flags = flags};
-    kn_graph_reset(t->graph);
-    return sn_net_lower(t->net, a, &o, t->graph, net, err);
+    int h, w, c;
+    sn_data_shape(t->data, &h, &w, &c);
+    int64_t n = pixels / ((int64_t)h * w);
+    return (int)(n < least ? least : n > most ? most : n);
+}
+
+int sn_calibration_batch(const sn_trainer *t)
+{
+    int given = t->file->supernet.calibration_batch;
+    return given > 0 ? given : batch_of(t, CALIBRATION_PIXELS, 64, 256);
+}
+
+/* Windows of tokens are long: as many as a step trains on. */
+static int scoring_batch(const sn_trainer *t)
+{
+    if (sn_space_tokens(t->file->space))
+        return t->file->supernet.batch < SN_EVAL_BATCH ? t->file->supernet.batch : SN_EVAL_BATCH;
+    return kn_device_backend(t->dev) == KN_BACKEND_CUDA ? batch_of(t, GPU_PIXELS, SN_EVAL_BATCH, 1 << 16)
+                                                        : SN_EVAL_BATCH;
+}
+
+/* Whole batches of one size; none where there is no batch norm. */
+static sn_batches calibration_batches(const sn_trainer *t)
+{
+    int64_t have = sn_data_count(t->data, SN_TRAIN_SPLIT), want = t->file->supernet.calibration;
+    sn_batches b = {0};
+    if (kn_params_count(sn_net_stats(t->net)) == 0)
+        return b;
+    want = want < have ? want : have;
+    int most = sn_calibration_batch(t);
+    b.count = (want + most - 1) / most;
+    b.size = b.last = (int)(want / b.count);
+    b.samples = b.count * b.size;
+    return b;
 }
 
 es_status sn_calibrate(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, kn_weights *stats,
                        es_error *err)
 {
-    int64_t have = sn_data_count(t->data, SN_TRAIN_SPLIT), want = t->file->supernet.calibration;
-    int batch = (int)(have < SN_EVAL_BATCH ? have : SN_EVAL_BATCH);
-    int64_t batches = (want < have ? want : have) / batch;
-    sn_lowered net;
-    if (kn_params_count(sn_net_stats(t->net)) == 0)
-        return ES_OK;
-    ES_RETURN(lower(t, a, flags, batch, SN_CALIBRATE, &net, err));
-    ES_RETURN(sn_trainer_plan(t, err));
-    for (int64_t i = 0; i < (batches > 0 ? batches : 1); i++) {
-        sn_batch b;
-        ES_RETURN(sn_loader_calibration(t->loader, i * batch, batch, &b, err));
-        kn_binding bind = {
-            .in = {[SN_IN_IMAGES] = b.images},
-            .scalar = {[SN_SCALAR_BLEND] =
-                           1.0f / (float)(i + 1)}, /* the first assigns, the n-th moves by 1/n: their average */
-            .weights = {weights, stats},
-            .seed = t->seed};
-        ES_RETURN(kn_run(t->plan, t->ws, &bind, err));
-    }
-    return kn_weights_changed(stats, err);
+    sn_batches b = calibration_batches(t), none = {0};
+    sn_link *links = NULL;
+    int n = 0;
+    es_status s;
+    ES_GOTO(sn_net_chain(t->net, a, flags, &links, &n, err));
+    ES_GOTO(sn_stream_begin(t, &b, &none, SN_TRAIN_SPLIT, 0, err));
+    ES_GOTO(sn_stream_load(t, a, flags, links, n, NULL, err));
+    ES_GOTO(sn_stream_calibrate(t, weights, stats, err));
+fail:
+    free(links);
+    return s;
 }
 
 es_status sn_trainer_eval_weights(sn_trainer *t, kn_weights **out, es_error *err)
@@ -72,82 +96,186 @@ static es_status reserve_scores(sn_trainer *t, size_t bytes, es_error *err)
     return ES_OK;
 }
 
-/* Samples scored at once: windows of tokens are long, so as many as a step trains on. */
-static int eval_batch(const sn_trainer *t)
+/* One subnet of many, by its chain. */
+typedef struct member {
+    sn_link *links;
+    int n, index; /* index: in the caller's array */
+    int shared;   /* links in common with the member before, without the last */
+} member;
+
+typedef struct many {
+    member *m;
+    int n, longest; /* longest: links */
+    bool *keep;     /* of the member in hand, by link */
+} many;
+
+static int by_links(const void *x, const void *y)
 {
-    int most = sn_space_tokens(t->file->space) ? t->file->supernet.batch : SN_EVAL_BATCH;
-    return most < SN_EVAL_BATCH ? most : SN_EVAL_BATCH;
+    const member *a = x, *b = y;
+    for (int k = 0; k < a->n && k < b->n; k++) {
+        int c = memcmp(&a->links[k].unit, &b->links[k].unit, sizeof a->links[k].unit);
+        if (c)
+            return c;
+    }
+    return a->n != b->n ? a->n - b->n : a->index - b->index;
 }
 
-/* The plan that scores `batch` samples: sums of correct answers and of cross-entropies. */
-static es_status plan_score(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int batch, es_error *err)
+/* Chains in the order of a trie's leaves: what two members have in common, all members between them have too. */
+static es_status many_open(sn_trainer *t, const sr_arch *const *archs, int n, const uint8_t *flags, many *out,
+                           es_error *err)
 {
-    sn_lowered net;
-    ES_RETURN(lower(t, a, flags, batch, SN_INFER, &net, err));
-    kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(kn_shape_of(t->graph, net.logits).d[0]), KN_I32);
-    kn_output(t->graph, SN_OUT_CORRECT, kn_reduce_sum(t->graph, kn_correct(t->graph, net.logits, labels), KN_AXES_ALL));
-    kn_output(t->graph, SN_OUT_LOSS,
-              kn_reduce_sum(t->graph, kn_cross_entropy(t->graph, net.logits, labels, 0), KN_AXES_ALL));
-    return sn_trainer_plan(t, err);
+    out->m = es_xcalloc((size_t)n, sizeof *out->m);
+    for (; out->n < n; out->n++) {
+        member *m = &out->m[out->n];
+        m->index = out->n;
+        ES_RETURN(sn_net_chain(t->net, archs[out->n], flags, &m->links, &m->n, err));
+        out->longest = m->n > out->longest ? m->n : out->longest;
+    }
+    qsort(out->m, (size_t)n, sizeof *out->m, by_links);
+    for (int i = 1; i < n; i++) {
+        const member *a = &out->m[i - 1];
+        member *b = &out->m[i];
+        while (b->shared < a->n - 1 && b->shared < b->n - 1 &&
+               es_hash_equal(&a->links[b->shared].unit, &b->links[b->shared].unit))
+            b->shared++;
+    }
+    out->keep = es_xcalloc((size_t)out->longest + 1, sizeof *out->keep);
+    return ES_OK;
 }
 
-static es_status score(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, sn_split split,
-                       int64_t count, sn_evaluation *out, es_error *err)
+static void many_close(many *all)
 {
-    const int64_t most = eval_batch(t), batches = (count + most - 1) / most;
-    const int64_t positions = sn_space_positions(t->file->space);
-    int planned = 0;
-    float *host = es_xcalloc(2 * (size_t)batches, sizeof *host);
-    es_status s;
-    ES_GOTO(reserve_scores(t, 2 * (size_t)batches * sizeof(float), err));
-    for (int64_t i = 0; i < batches; i++) {
-        int64_t left = count - i * most;
-        int n = (int)(left < most ? left : most);
-        sn_batch b;
-        if (n != planned) {
-            ES_GOTO(plan_score(t, a, flags, n, err));
-            planned = n;
+    for (int i = 0; all->m && i < all->n; i++)
+        free(all->m[i].links);
+    free(all->m);
+    free(all->keep);
+}
+
+/* Behind which links of member i others part from it that are still to come. */
+static const bool *branches(many *all, int i)
+{
+    int common = all->m[i].n - 1;
+    memset(all->keep, 0, (size_t)all->m[i].n * sizeof *all->keep);
+    for (int j = i + 1; j < all->n && common > 0; j++) {
+        common = all->m[j].shared < common ? all->m[j].shared : common;
+        if (common > 0)
+            all->keep[common - 1] = true;
+    }
+    return all->keep;
+}
+
+/* What all kept values need at once, at most. */
+static size_t keep_peak(const sn_trainer *t, many *all, const sn_batches *c, const sn_batches *b)
+{
+    size_t peak = 0;
+    bool *live = es_xcalloc((size_t)all->longest + 1, sizeof *live);
+    for (int i = 0; i + 1 < all->n; i++) {
+        size_t sum = 0;
+        const bool *keep = branches(all, i);
+        for (int k = 0; k + 1 < all->m[i].n; k++) {
+            live[k] = keep[k] || (live[k] && k < all->m[i].shared);
+            sum += live[k] ? sn_stream_kept_bytes(t, &all->m[i].links[k], c, b) : 0;
         }
-        ES_GOTO(sn_loader_eval(t->loader, split, i * most, n, &b, err));
-        float *to = (float *)t->scores + 2 * i;
-        kn_binding bind = {.in = {[SN_IN_IMAGES] = b.images, [SN_IN_LABELS] = b.labels},
-                           .out = {[SN_OUT_CORRECT] = to, [SN_OUT_LOSS] = to + 1},
-                           .weights = {weights, t->eval_stats},
-                           .seed = t->seed};
-        ES_GOTO(kn_run(t->plan, t->ws, &bind, err));
+        memset(live + all->m[i].n - 1, 0, (size_t)(all->longest - all->m[i].n + 1) * sizeof *live);
+        peak = sum > peak ? sum : peak;
     }
-    ES_GOTO(kn_device_sync(t->dev, err));
-    ES_GOTO(kn_device_download(t->dev, host, t->scores, 2 * (size_t)batches * sizeof(float), err));
-    memset(out, 0, sizeof *out);
-    for (int64_t i = 0; i < batches; i++) {
-        out->correct += (uint64_t)llroundf(host[2 * i]);
-        out->loss += (double)host[2 * i + 1] / (double)(count * positions);
+    free(live);
+    return peak;
+}
+
+static size_t keep_budget(sn_trainer *t, size_t peak)
+{
+    size_t free_bytes = 0, total = 0, most = t->keep_bytes;
+    es_error none;
+    if (most == 0 || peak == 0)
+        return 0;
+    if (kn_device_memory(t->dev, &free_bytes, &total, &none) != ES_OK)
+        return 0;
+    size_t quarter = free_bytes / 4,
+           fixed = kn_device_backend(t->dev) == KN_BACKEND_CUDA ? DEVICE_KEEP_MAX : HOST_KEEP_MAX;
+    most = most < quarter ? most : quarter;
+    most = most < fixed ? most : fixed;
+    return peak < most ? peak : most;
+}
+
+/* Every batch's two sums, in its member's row; one download for all. */
+static es_status take_scores(sn_trainer *t, const many *all, const sn_batches *b, sn_evaluation *out, es_error *err)
+{
+    size_t row = 2 * (size_t)b->count, bytes = row * (size_t)all->n * sizeof(float);
+    int64_t positions = b->samples * sn_space_positions(t->file->space);
+    float *host = es_xcalloc(row * (size_t)all->n, sizeof *host);
+    es_status s = kn_device_download(t->dev, host, t->scores, bytes, err);
+    for (int m = 0; m < all->n && s == ES_OK; m++) {
+        sn_evaluation *e = &out[all->m[m].index];
+        *e = (sn_evaluation){.samples = (uint64_t)positions};
+        for (int64_t i = 0; i < b->count; i++) {
+            e->correct += (uint64_t)llroundf(host[(size_t)m * row + 2 * (size_t)i]);
+            e->loss += (double)host[(size_t)m * row + 2 * (size_t)i + 1] / (double)positions;
+        }
     }
-    out->samples = (uint64_t)(count * positions);
-fail:
     free(host);
     return s;
 }
 
-es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out, es_error *err)
+static es_status score_all(sn_trainer *t, const sr_arch *const *archs, many *all, const uint8_t *flags, sn_split split,
+                           int64_t count, const sn_hooks *h, sn_evaluation *out, es_error *err)
+{
+    sn_batches c = calibration_batches(t), b = sn_batches_make(count, scoring_batch(t));
+    size_t row = 2 * (size_t)b.count;
+    kn_weights *weights = NULL;
+    ES_RETURN(sn_trainer_eval_weights(t, &weights, err));
+    ES_RETURN(reserve_scores(t, row * (size_t)all->n * sizeof(float), err));
+    ES_RETURN(sn_stream_begin(t, &c, &b, split, keep_budget(t, keep_peak(t, all, &c, &b)), err));
+    for (int i = 0; i < all->n; i++) {
+        const member *m = &all->m[i];
+        if (h && h->stop && h->stop(h->ctx))
+            return es_fail(err, ES_CANCELLED, NULL, "stopped after %d of %d evaluations", i, all->n);
+        ES_RETURN(sn_stream_load(t, archs[m->index], flags, m->links, m->n, branches(all, i), err));
+        ES_RETURN(sn_stream_calibrate(t, weights, t->eval_stats, err));
+        ES_RETURN(sn_stream_score(t, weights, t->eval_stats, (float *)t->scores + (size_t)i * row, err));
+        t->links_asked += m->n;
+        if (h && h->progress)
+            h->progress(h->ctx, (uint64_t)i + 1, (uint64_t)all->n, 0, 0);
+    }
+    t->links_run += sn_stream_links_run(t);
+    return take_scores(t, all, &b, out, err);
+}
+
+es_status sn_evaluate_many(sn_trainer *t, const sr_arch *const *archs, int n, sn_split split, int64_t limit,
+                           const sn_hooks *h, sn_evaluation *out, es_error *err)
 {
     int64_t count = sn_data_count(t->data, split);
     int units = sn_net_units(t->net);
     uint8_t *flags = NULL;
-    kn_weights *weights = NULL;
+    many all = {0};
     es_status s;
     if (count == 0)
         return es_fail(err, ES_INVALID, split == SN_TEST_SPLIT ? "task.data.test" : "task.data.validation",
                        "there is no %s data to evaluate on", sn_split_name(split));
+    if (n < 1)
+        return ES_OK;
     if (t->unit_flags) { /* the phase's network, every part of it with its own statistics */
         flags = es_xcalloc((size_t)units, 1);
         for (int i = 0; i < units; i++)
             flags[i] = t->unit_flags[i] & (uint8_t)~SN_UNIT_FROZEN;
     }
-    ES_GOTO(sn_trainer_eval_weights(t, &weights, err));
-    ES_GOTO(sn_calibrate(t, a, flags, weights, t->eval_stats, err));
-    ES_GOTO(score(t, a, flags, weights, split, limit > 0 && limit < count ? limit : count, out, err));
+    ES_GOTO(many_open(t, archs, n, flags, &all, err));
+    ES_GOTO(score_all(t, archs, &all, flags, split, limit > 0 && limit < count ? limit : count, h, out, err));
 fail:
+    many_close(&all);
     free(flags);
     return s;
+}
+
+es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out, es_error *err)
+{
+    return sn_evaluate_many(t, &a, 1, split, limit, NULL, out, err);
+}
+
+void sn_trainer_keep_bytes(sn_trainer *t, size_t bytes) { t->keep_bytes = bytes; }
+
+void sn_trainer_sharing(const sn_trainer *t, int64_t *links_asked, int64_t *links_run)
+{
+    *links_asked = t->links_asked;
+    *links_run = t->links_run;
 }

@@ -59,6 +59,10 @@ struct sn_trainer {
     sr_arch *largest, *smallest, *sampled;
     void *teacher, *losses, *scores; /* device: [batch, classes]; SN_LOSS_RING floats; scores of an evaluation */
     size_t scores_bytes;
+    struct sn_stream *stream; /* of evaluations; NULL until the first, and while training */
+    size_t keep_bytes;
+    int64_t links_asked, links_run;
+    bool exact;     /* fp32 on a device that could do bf16 */
     sn_batch batch; /* of the step */
     uint64_t seed, step, steps;
     kn_schedule schedule;
@@ -80,6 +84,9 @@ es_status sn_trainer_optim(sn_trainer *t,
                            es_error *err) ES_MUST_CHECK; /* a new optimiser of what the phase trains, its state zero */
 /* Makes t->plan of t->graph and the workspace for it. */
 es_status sn_trainer_plan(sn_trainer *t, es_error *err) ES_MUST_CHECK;
+es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan,
+                             es_error *err) ES_MUST_CHECK; /* the same, to another plan */
+kn_precision sn_trainer_precision(const sn_trainer *t);
 /* `arch` with these unit flags: its batch norms' statistics into `stats`. */
 es_status sn_calibrate(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, kn_weights *stats,
                        es_error *err) ES_MUST_CHECK;

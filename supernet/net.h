@@ -14,6 +14,7 @@
 #ifndef SN_NET_H
 #define SN_NET_H
 
+#include "base/hash.h"
 #include "kernels/graph.h"
 #include "supernet/space.h"
 
@@ -32,13 +33,16 @@ typedef enum sn_mode {
     SN_BATCH_STATS /* evaluation with the statistics of the batch itself */
 } sn_mode;
 
-enum { SN_IN_IMAGES = 0, SN_IN_LABELS = 1, SN_IN_TEACHER = 2, SN_SCALAR_BLEND = 0 };
+enum { SN_IN_IMAGES = 0, SN_IN_LABELS = 1, SN_IN_TEACHER = 2, SN_IN_LINK = 3, SN_OUT_LINK = 3, SN_SCALAR_BLEND = 0 };
 
 typedef struct sn_lower_options {
     int batch;
     sn_mode mode;
     bool regularise;           /* dropout and drop-path active (only the largest subnet, BigNAS) */
     const uint8_t *unit_flags; /* SN_UNIT_*, one per unit (sn_net_units); NULL: all zero */
+    int first,
+        end; /* a piece of the chain (below): links [first, end) from SN_IN_LINK to SN_OUT_LINK; the first begins with the images, the last ends with the
+                       logits; end 0: all of it */
 } sn_lower_options;
 
 typedef struct sn_lowered {
@@ -50,6 +54,15 @@ typedef struct sn_lowered {
 
 es_status sn_net_lower(const sn_net *n, const sr_arch *a, const sn_lower_options *o, kn_graph *g, sn_lowered *out,
                        es_error *err) ES_MUST_CHECK;
+
+/* A subnet as a chain: the units it walks, in order. Two links of equal `unit` do the same with the same slices of the weights, whatever came before (link 0
+ * includes the images and their resizing); equal `prefix` means so for all links up to and with this one. */
+typedef struct sn_link {
+    es_hash unit, prefix;
+    kn_shape out; /* of one sample, behind the link: [1, h, w, c], or rows [1, c], [tokens, c] */
+} sn_link;
+es_status sn_net_chain(const sn_net *n, const sr_arch *a, const uint8_t *unit_flags, sn_link **links, int *count,
+                       es_error *err) ES_MUST_CHECK; /* caller frees *links */
 
 /* One line of `espalier explain`. */
 typedef struct sn_layer {

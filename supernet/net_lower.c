@@ -9,6 +9,7 @@ typedef struct lowering {
     const sn_lower_options *o;
     kn_graph *g;
     kn_val images, logits, blend;
+    bool away; /* outside the links asked for: references are those of sn_op_flat */
 } lowering;
 
 static kn_val param(const lowering *l, const sn_slice *s) { return kn_param_slice(l->g, s->set, s->id, &s->box); }
@@ -89,6 +90,8 @@ static uint32_t lower(sn_walk *w, const sn_op *op)
     kn_graph *g = l->g;
     kn_val x = op->n > 0 ? op->x[0].ref : KN_NONE, y = op->n > 1 ? op->x[1].ref : KN_NONE;
     int n = l->o->batch, c = op->out.c;
+    if (l->away)
+        return sn_op_flat(op);
     bool random = l->o->regularise && l->o->mode == SN_TRAIN && !w->frozen;
     sn_slice s[SN_OP_SLICES_MAX];
     switch (op->kind) {
@@ -130,11 +133,28 @@ static uint32_t lower(sn_walk *w, const sn_op *op)
     return KN_NONE;
 }
 
+/* Where the piece asked for begins and ends. */
+static uint32_t boundary(sn_walk *w, int k, sn_val x)
+{
+    lowering *l = w->ctx;
+    if (k > 0 && k == l->o->first) {
+        l->away = false;
+        return kn_input_kept(l->g, SN_IN_LINK, sn_val_shape(&x, l->o->batch, x.ref & 1));
+    }
+    if (l->o->end > 0 && k == l->o->end) {
+        kn_output_kept(l->g, SN_OUT_LINK, x.ref);
+        l->away = true;
+        return 0;
+    }
+    return x.ref;
+}
+
 es_status sn_net_lower(const sn_net *n, const sr_arch *a, const sn_lower_options *o, kn_graph *g, sn_lowered *out,
                        es_error *err)
 {
-    lowering l = {.net = n, .o = o, .g = g};
+    lowering l = {.net = n, .o = o, .g = g, .away = o->first > 0};
     sn_walk w = {.space = n->space, .arch = a, .emit = lower, .ctx = &l, .unit_flags = o->unit_flags};
+    w.boundary = boundary;
     if (o->batch < 1)
         return es_fail(err, ES_INVALID, "lowering", "batch %d; allowed: at least 1", o->batch);
     ES_RETURN(sn_walk_run(&w, err));

@@ -82,7 +82,8 @@ typedef struct sn_supernet_config {
     double
         slice_seconds; /* checkpoint at least this often (steps per slice are fixed from `slice_steps`, so that results do not depend on speed) */
     int64_t slice_steps;
-    int64_t calibration; /* samples for batch-norm recalibration of each evaluated subnet, default 2048 */
+    int64_t calibration;   /* samples for batch-norm recalibration of each evaluated subnet, default 2048 */
+    int calibration_batch; /* 0: sn_calibration_batch (train.h) */
     sn_modules_config modules;
 } sn_supernet_config;
 

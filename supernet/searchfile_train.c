@@ -132,9 +132,10 @@ static es_status read_modules(const es_yaml_node *n, sn_supernet_config *c, es_e
 
 es_status sn_searchfile_read_supernet(const es_yaml_node *n, sn_supernet_config *c, es_error *err)
 {
-    static const char *const keys[] = {
-        "method",   "random_subnets", "distill",     "epochs",      "batch",   "smoothing",    "optimizer",
-        "schedule", "slice_seconds",  "slice_steps", "calibration", "modules", "gang_subnets", NULL};
+    static const char *const keys[] = {"method",        "random_subnets",    "distill",     "epochs",
+                                       "batch",         "smoothing",         "optimizer",   "schedule",
+                                       "slice_seconds", "slice_steps",       "calibration", "modules",
+                                       "gang_subnets",  "calibration_batch", NULL};
     static const char *const gang_subnets[] = {"same", "own", NULL};
     int method = (int)c->method, distill, own = 0;
     ES_RETURN(es_yaml_check_keys(n, keys, err));
@@ -160,6 +161,7 @@ es_status sn_searchfile_read_supernet(const es_yaml_node *n, sn_supernet_config 
     ES_RETURN(es_yaml_get_f64(n, "slice_seconds", 0, 86400, &c->slice_seconds, err));
     ES_RETURN(es_yaml_get_i64(n, "slice_steps", 1, 1000000000, &c->slice_steps, err));
     ES_RETURN(es_yaml_get_i64(n, "calibration", 1, 10000000, &c->calibration, err));
+    ES_RETURN(sn_searchfile_int(n, "calibration_batch", 1, 65536, &c->calibration_batch, err));
     const es_yaml_node *o = es_yaml_find(n, "optimizer"), *s = es_yaml_find(n, "schedule");
     if (o)
         ES_RETURN(read_optimizer(o, c, err));

@@ -8,7 +8,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
-#include "supernet/methods.h"
+#include "supernet/stream.h"
 
 /* The methods, by sn_method. */
 static const sn_method_ops *const methods[] = {
@@ -86,6 +86,7 @@ es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **o
     t->method = methods[f->supernet.method];
     t->seed = f->seed;
     t->part = -1;
+    t->keep_bytes = SIZE_MAX;
     ES_GOTO(sn_net_new(f->space, &t->net, err));
     ES_GOTO(open_data(t, err));
     ES_GOTO(open_memory(t, err));
@@ -123,6 +124,7 @@ void sn_trainer_destroy(sn_trainer **tp)
     kn_device_free(t->dev, t->teacher);
     kn_device_free(t->dev, t->losses);
     kn_device_free(t->dev, t->scores);
+    sn_stream_destroy(&t->stream, t->dev);
     free(t->largest);
     free(t->smallest);
     free(t->sampled);
@@ -141,17 +143,25 @@ size_t sn_trainer_memory_bytes(const sn_trainer *t)
     size_t weights = (size_t)kn_params_elements(sn_net_params(t->net)) * sizeof(float);
     size_t stats = (size_t)kn_params_elements(sn_net_stats(t->net)) * sizeof(float);
     return weights * (2 + (size_t)kn_optim_arrays(t->optim) + (t->average ? 1 : 0)) + 2 * stats +
-           sn_data_bytes(t->data) + t->workspace_bytes;
+           sn_data_bytes(t->data) + sn_loader_device_bytes(t->loader) + t->workspace_bytes;
 }
 
-es_status sn_trainer_plan(sn_trainer *t, es_error *err)
+/* Processors compute in fp32; on a GPU activations and products are bf16, weights and statistics stay fp32. */
+kn_precision sn_trainer_precision(const sn_trainer *t)
+{
+    return kn_device_backend(t->dev) == KN_BACKEND_CUDA && !t->exact ? KN_PRECISION_BF16 : KN_PRECISION_F32;
+}
+
+void sn_trainer_exact(sn_trainer *t) { t->exact = true; }
+
+es_status sn_trainer_plan(sn_trainer *t, es_error *err) { return sn_trainer_plan_to(t, &t->plan, err); }
+
+es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, es_error *err)
 {
     ES_RETURN(kn_graph_status(t->graph, err));
-    /* Processors compute in fp32; on a GPU activations and products are bf16, weights and statistics stay fp32. */
-    const bool gpu = kn_device_backend(t->dev) == KN_BACKEND_CUDA;
-    const kn_plan_options options = {.precision = gpu ? KN_PRECISION_BF16 : KN_PRECISION_F32};
-    ES_RETURN(kn_plan_make(t->dev, t->graph, &options, &t->plan, err));
-    size_t need = kn_plan_workspace_bytes(t->plan);
+    const kn_plan_options options = {.precision = sn_trainer_precision(t)};
+    ES_RETURN(kn_plan_make(t->dev, t->graph, &options, plan, err));
+    size_t need = kn_plan_workspace_bytes(*plan);
     if (need <= t->workspace_bytes)
         return ES_OK;
     size_t free_bytes = 0, total_bytes = 0;
@@ -261,6 +271,7 @@ static es_status reserve(sn_trainer *t, es_error *err)
     sn_lower_options o = {
         .batch = sn_trainer_batch(t), .mode = SN_TRAIN, .regularise = true, .unit_flags = t->unit_flags};
     sn_lowered net;
+    sn_stream_destroy(&t->stream, t->dev); /* what evaluations keep; a step may need the memory */
     kn_graph_reset(t->graph);
     ES_RETURN(sn_net_lower(t->net, t->largest, &o, t->graph, &net, err));
     kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(kn_shape_of(t->graph, net.logits).d[0]), KN_I32);

@@ -85,16 +85,32 @@ typedef struct sn_modules_plan {
 } sn_modules_plan;
 es_status sn_modules_describe(const sn_trainer *t, sn_modules_plan *out, es_error *err) ES_MUST_CHECK;
 
-/* Batch norm is recalibrated for every evaluated subnet: the average, over batches of SN_EVAL_BATCH, of batch statistics on `supernet.calibration` training samples, drawn
- * once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all.
+/* Batch norm is recalibrated for every evaluated subnet: the average, over batches of sn_calibration_batch samples, of batch statistics on `supernet.calibration` training
+ * samples, drawn once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all.
  * A sample of tokens is a window; every position of it is scored. */
-enum { SN_EVAL_BATCH = 128 };
+enum { SN_EVAL_BATCH = 128 }; /* samples scored at a time on a processor; more on a GPU */
 typedef struct sn_evaluation {
     uint64_t correct, samples; /* of tokens: positions */
     double loss;               /* mean cross-entropy, nats */
 } sn_evaluation;
+int sn_calibration_batch(
+    const sn_trainer
+        *t); /* `supernet.calibration_batch`; else 256, for images larger than 32x32 as many pixels, at least 64 */
 es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out,
                       es_error *err) ES_MUST_CHECK;
+
+/* Many subnets of one weights version: what some have in common from the images on is computed once (stream.h), its calibration included. The results are those of
+ * sn_evaluate, bit for bit: in calibration every batch norm normalises with its batch's own statistics, so what a unit sees, and the statistics it gets, depend on the units
+ * before it and on the weights alone, never on what comes behind. (It would not be exact if statistics were calibrated with those of the units behind, if a batch were
+ * drawn anew for each subnet, or with drop-out on; none of that happens here.) h: asked to stop before each subnet (ES_CANCELLED), told after each; may be NULL. */
+es_status sn_evaluate_many(sn_trainer *t, const sr_arch *const *archs, int n, sn_split split, int64_t limit,
+                           const sn_hooks *h, sn_evaluation *out, es_error *err) ES_MUST_CHECK;
+/* Memory for values in common: at most so many bytes, besides a quarter of what is free and 512 MiB (a GPU: 16 GiB). What does not fit is computed again. 0: none. */
+void sn_trainer_keep_bytes(sn_trainer *t, size_t bytes);
+/* Since the trainer was made: units of all subnets evaluated, and those of them that were computed. */
+void sn_trainer_sharing(const sn_trainer *t, int64_t *links_asked, int64_t *links_run);
+/* fp32 where bf16 is the rule (a GPU): for comparing. */
+void sn_trainer_exact(sn_trainer *t);
 
 typedef struct sn_latency {
     double median_ms, low_ms, high_ms;

@@ -377,6 +377,7 @@ static sn_val skip_unit(sn_walk *w, const sn_unit *u, sn_val x)
     sn_walk dry = *w;
     dry.emit = emit_nothing;
     dry.unit_done = NULL;
+    dry.boundary = NULL;
     sn_val y = walk_unit(&dry, u, x);
     w->status = dry.status;
     if (y.h != x.h || y.w != x.w || y.c != x.c)
@@ -391,6 +392,7 @@ es_status sn_walk_run(sn_walk *w, es_error *err)
     w->unit = NULL;
     w->scope = NULL;
     sn_val x = walk_input(w);
+    int walked = 0;
     for (int i = 0; i < w->space->units && w->status == ES_OK; i++) {
         const sn_unit *u = &w->space->unit[i];
         if (w->arch && u->depth && sn_field_value(u->depth, w->arch) <= u->layer)
@@ -399,10 +401,14 @@ es_status sn_walk_run(sn_walk *w, es_error *err)
         w->unit = u;
         w->unit_index = i;
         w->frozen = flags & SN_UNIT_FROZEN;
+        if (w->boundary && !(flags & SN_UNIT_SKIP))
+            x.ref = w->boundary(w, walked++, x);
         x = flags & SN_UNIT_SKIP ? skip_unit(w, u, x) : walk_unit(w, u, x);
     }
     if (w->status != ES_OK)
         return w->status; /* w->unit says where */
+    if (w->boundary)
+        x.ref = w->boundary(w, walked, x);
     sn_op out = {.kind = SN_OP_OUTPUT, .name = "logits", .slot = -1, .n = 1, .x = {x}};
     w->unit = NULL;
     w->kind = 0;

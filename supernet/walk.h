@@ -64,6 +64,8 @@ struct sn_walk {
     const sn_space *space;
     const sr_arch *arch; /* NULL: declare */
     uint32_t (*emit)(sn_walk *w, const sn_op *op);
+    /* Before the k-th unit that is walked (from 0; units that are left out do not count) and after the last: what the next unit gets for x. May be NULL. */
+    uint32_t (*boundary)(sn_walk *w, int k, sn_val x);
     void (*unit_done)(sn_walk *w, const sn_unit *u, sn_val in, sn_val out); /* may be NULL */
     void *ctx;
     const uint8_t *unit_flags; /* by unit, may be NULL */
