@@ -370,8 +370,10 @@ static es_status coord_work(dm_coord *c, es_error *err)
         c->prune_at_ms = c->now_ms + PRUNE_EVERY_MS;
     }
     ES_RETURN(dm_retain_turn(c, err));
+    dm_fair_fade(c);
     ES_RETURN(dm_searches_work(c, err));
     ES_RETURN(dm_sched_run(c, err));
+    ES_RETURN(dm_sched_preempt(c, err));
     int64_t t0 = es_clock_mono_ns(c->env.clock);
     ES_RETURN(dm_store_commit(c->store, err));
     c->commit_ns = es_clock_mono_ns(c->env.clock) - t0;

@@ -29,12 +29,12 @@ dm_fit dm_fits(const dm_coord *c, const dm_worker *w, const dm_ready *r)
     return DM_FITS;
 }
 
-/* ---- gangs */
-
-static bool may_be_rank(const dm_coord *c, const dm_worker *w, const dm_ready *r)
+bool dm_would_fit(const dm_coord *c, const dm_worker *w, const dm_ready *r)
 {
     return takes_kind(w, r->kind) && memory_suffices(c, w, r);
 }
+
+/* ---- gangs */
 
 static bool is_free(const dm_coord *c, const dm_worker *w, const dm_ready *r)
 {
@@ -89,7 +89,7 @@ static int64_t whole_at(const dm_coord *c, const char *kind, const dm_ready *r, 
     int n = 0;
     int64_t *at = es_xcalloc((size_t)able, sizeof *at);
     for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;)
-        if (may_be_rank(c, w, r) && strcmp(w->machine_kind, kind) == 0 && n < able) {
+        if (dm_would_fit(c, w, r) && strcmp(w->machine_kind, kind) == 0 && n < able) {
             int64_t free_ms = free_at(c, w);
             at[n++] = free_ms ? free_ms : INT64_MAX;
         }
@@ -110,7 +110,7 @@ const char *dm_gang_outlook(const dm_coord *c, const dm_ready *r, int size, int 
     dm_worker *w;
     for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;) {
         int k = 0;
-        if (!may_be_rank(c, w, r))
+        if (!dm_would_fit(c, w, r))
             continue;
         while (k < n && strcmp(kinds[k].kind, w->machine_kind) != 0)
             k++;

@@ -27,6 +27,7 @@ typedef struct dm_search dm_search;
 typedef struct dm_worker dm_worker;
 typedef struct dm_driver dm_driver;
 typedef struct dm_gang dm_gang;
+typedef struct dm_user dm_user;
 
 typedef struct dm_lease {
     int64_t job, attempt;
@@ -37,6 +38,7 @@ typedef struct dm_lease {
     bool preempt;                          /* to be told with the next heartbeat */
     uint64_t step, steps;                  /* progress, as last heard */
     double loss, per_second;
+    double charged_ms; /* of its search's and user's used_ms */
     dm_search *search;
     dm_worker *worker;
     int rank;
@@ -85,7 +87,9 @@ struct dm_search {
     dm_coord *c;
     int64_t id, priority;
     dm_search_state state;
-    char *name, *user, *text;
+    char *name, *text;
+    dm_user *user;
+    double used_ms; /* worker time, see coord_fair.c */
     const dm_driver *driver;
     void *driver_state;
     struct sn_search_file *file; /* NULL for noop */
@@ -136,6 +140,8 @@ struct dm_coord {
     dm_worker *want_first, *want_last;
     dm_search **searches; /* running and paused */
     int searches_n, searches_cap;
+    dm_user *users;                    /* of these searches */
+    int64_t fade_at_ms, preempt_at_ms; /* monotonic */
     /* Of the scheduler's run in progress: */
     uint64_t sched_run;
     bool sched_blocked;  /* a job was passed over that another worker may take */
@@ -265,8 +271,28 @@ es_status dm_sched_send_again(dm_coord *c, dm_worker *w, uint32_t n, uint64_t re
                               es_error *err) ES_MUST_CHECK;
 void dm_sched_added(dm_search *s, const dm_ready *r); /* a job has become ready */
 bool dm_sched_due(const dm_search *s);                /* a job in backoff may start */
-void dm_sched_later(dm_search *s, int64_t due_ms);    /* one is ready, but not before */
-void dm_sched_took(dm_lease *l);                      /* it is done: how long that took */
+/* Ready jobs of the search that may start now; NULL: none. */
+es_status dm_sched_waiting(dm_search *s, const dm_ready **jobs, int *n, es_error *err) ES_MUST_CHECK;
+void dm_sched_later(dm_search *s, int64_t due_ms); /* one is ready, but not before */
+void dm_sched_took(dm_lease *l);                   /* it is done: how long that took */
+
+/* ---- coord_fair.c: whose turn it is among equals */
+struct dm_user {
+    char *name;
+    double used_ms;
+    int searches;
+    dm_user *next;
+};
+void dm_user_join(dm_coord *c, dm_search *s, const char *name); /* sets s->user */
+void dm_user_leave(dm_coord *c, dm_search *s);
+void dm_fair_charge(dm_lease *l); /* the lease begins: what it is expected to take */
+void dm_fair_settle(dm_lease *l); /* it ends: what it took */
+void dm_fair_fade(dm_coord *c);
+bool dm_fair_before(const dm_search *a, const dm_search *b); /* of one priority */
+
+/* ---- coord_preempt.c: room for what is more urgent */
+es_status dm_sched_preempt(dm_coord *c, es_error *err) ES_MUST_CHECK;
+void dm_preempt_push(dm_coord *c, const dm_lease *l); /* tells its worker now, not with the next heartbeat */
 
 /* ---- coord_fit.c: which worker may take which job now */
 typedef enum dm_fit {
@@ -276,6 +302,7 @@ typedef enum dm_fit {
     DM_TOO_SMALL,  /* another worker has more memory, and the job is predicted to need it */
 } dm_fit;
 dm_fit dm_fits(const dm_coord *c, const dm_worker *w, const dm_ready *r);
+bool dm_would_fit(const dm_coord *c, const dm_worker *w, const dm_ready *r); /* if it held nothing */
 /* A gang for the job: distinct wanting workers of one machine kind, which are not kept for another gang. Caller frees *out; false: not now. */
 bool dm_gang_find(dm_coord *c, const dm_ready *r, int size, dm_worker ***out);
 /* Can there be one at all? The machine kind with the most workers that could; *most how many. *free of them are free. *whole_ms: when the last one missing

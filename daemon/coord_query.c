@@ -323,6 +323,10 @@ static void why_no_worker(const dm_coord *c, const dm_search *s, const dm_job_ro
     const dm_ready r = {.id = row->id, .kind = row->kind, .memory_bytes = row->memory_bytes};
     why_counts n = why_count(c, &r);
     int above = 0, ranks = dm_gang_size(s, row->kind);
+    const dm_lease *l, *clearing = NULL;
+    for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;)
+        if (l->preempt && l->search->priority < s->priority)
+            clearing = l;
     for (int i = 0; i < c->searches_n; i++)
         above += c->searches[i]->priority > s->priority && c->searches[i]->running > 0;
     if (!n.online)
@@ -334,6 +338,9 @@ static void why_no_worker(const dm_coord *c, const dm_search *s, const dm_job_ro
                  n.drained ? " (some are drained)" : "");
     else if (ranks > 1)
         why_gang(c, s, &r, ranks, text, size);
+    else if (clearing)
+        snprintf(text, size, "job %" PRId64 " of lower priority is making room on %s at its next step", clearing->job,
+                 clearing->worker->name);
     else if (n.small > 0)
         snprintf(text, size, "needs about %.1f GiB: %d of %d workers have less, the others are busy",
                  (double)r.memory_bytes / (1 << 30), n.small, n.able);

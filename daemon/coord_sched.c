@@ -1,4 +1,4 @@
-/* Who gets which job: higher priority first; within a priority the user, then the search, with the fewest running jobs; ties to whoever waited longest.
+/* Who gets which job: higher priority first; within a priority the user, then the search, that used the workers least (coord_fair.c).
  *
  * A gang starts whole or not at all. When one is next in that order and too few workers of any machine kind are free, it holds the free ones of the kind on
  * which it can be whole: what comes after it may use them only for jobs that are expected to be over before the gang is whole. So small jobs do
@@ -104,28 +104,18 @@ static void window_remove(dm_search *s, int i)
         s->window_at = 0;
 }
 
-static int64_t user_running(const dm_coord *c, const char *user)
+/* Whether a comes before b. */
+static bool sched_before(const dm_search *a, const dm_search *b)
 {
-    int64_t n = 0;
-    for (int i = 0; i < c->searches_n; i++)
-        if (strcmp(c->searches[i]->user, user) == 0)
-            n += c->searches[i]->running;
-    return n;
+    return a->priority != b->priority ? a->priority > b->priority : dm_fair_before(a, b);
 }
 
-/* Whether a comes before b. */
-static bool sched_before(const dm_coord *c, const dm_search *a, const dm_search *b)
+es_status dm_sched_waiting(dm_search *s, const dm_ready **jobs, int *n, es_error *err)
 {
-    if (a->priority != b->priority)
-        return a->priority > b->priority;
-    if (strcmp(a->user, b->user) != 0) {
-        int64_t ua = user_running(c, a->user), ub = user_running(c, b->user);
-        if (ua != ub)
-            return ua < ub;
-    }
-    if (a->running != b->running)
-        return a->running < b->running;
-    return a->served != b->served ? a->served < b->served : a->id < b->id;
+    ES_RETURN(window_fill(s->c, s, err));
+    *jobs = s->window + s->window_at;
+    *n = s->window_n;
+    return ES_OK;
 }
 
 static es_status sched_pick(dm_coord *c, const dm_worker *w, dm_search **best, int *at, es_error *err)
@@ -138,9 +128,9 @@ static es_status sched_pick(dm_coord *c, const dm_worker *w, dm_search **best, i
         if (s->state != DM_SEARCH_RUNNING || (*best && s->priority < (*best)->priority))
             continue;
         ES_RETURN(window_fill(c, s, err));
-        if (s->window_n == 0 || (*best && !sched_before(c, s, *best)))
+        if (s->window_n == 0 || (*best && !sched_before(s, *best)))
             continue;
-        int k = window_find(c, s, w, held && (s == c->hold || sched_before(c, c->hold, s)), &room);
+        int k = window_find(c, s, w, held && (s == c->hold || sched_before(c->hold, s)), &room);
         if (k >= 0) {
             *best = s;
             *at = k;

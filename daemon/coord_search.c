@@ -21,11 +21,11 @@ dm_search *dm_search_find(dm_coord *c, int64_t id)
 
 static void search_free(dm_search *s)
 {
+    dm_user_leave(s->c, s);
     if (s->driver && s->driver->close)
         s->driver->close(s);
     sn_search_file_destroy(&s->file);
     free(s->name);
-    free(s->user);
     free(s->text);
     free(s);
 }
@@ -57,8 +57,8 @@ static es_status search_add(dm_coord *c, const dm_search_row *r, sn_search_file 
     s->id = r->id;
     s->priority = r->priority;
     s->state = r->state;
+    dm_user_join(c, s, r->user);
     s->name = es_xstrdup(r->name);
-    s->user = es_xstrdup(r->user);
     s->text = es_xstrdup(r->text);
     snprintf(s->phase, sizeof s->phase, "%s", r->phase ? r->phase : "");
     s->file = file;

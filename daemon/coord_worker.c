@@ -82,11 +82,13 @@ dm_lease *dm_lease_link(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready 
     w->held++;
     w->memory_used += l->memory_bytes;
     s->running++;
+    dm_fair_charge(l);
     return l;
 }
 
 void dm_lease_unlink(dm_coord *c, dm_lease *l)
 {
+    dm_fair_settle(l);
     *(l->prev ? &l->prev->next : &l->worker->leases) = l->next;
     if (l->next)
         l->next->prev = l->prev;

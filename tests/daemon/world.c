@@ -83,7 +83,7 @@ world *world_new(const char *dir)
     return w;
 }
 
-static void world_forget_sent(world *w)
+void world_forget_sent(world *w)
 {
     for (int i = 0; i < w->sent_n; i++)
         free(w->sent[i].bytes);
@@ -310,13 +310,18 @@ static dm_to_peer *world_answer(world *w, int what_case)
     return m;
 }
 
-uint64_t world_submit(world *w, const char *token, const char *text)
+uint64_t world_submit(world *w, const char *token, const char *text) { return world_submit_as(w, token, "", text); }
+
+uint64_t world_submit_as(world *w, const char *token, const char *user, const char *text)
 {
     Espalier__Wire__Submit s = ESPALIER__WIRE__SUBMIT__INIT;
     dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     char *copy = es_xstrdup(text), *token_copy = es_xstrdup(token);
     s.token = token_copy;
     s.text = copy;
+    char user_copy[64];
+    snprintf(user_copy, sizeof user_copy, "%s", user);
+    s.user = user_copy;
     m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
     m.submit = &s;
     world_send(w, 200, &m);

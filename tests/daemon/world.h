@@ -39,6 +39,7 @@ world *world_new(const char *dir);
 void world_free(world **w);
 void world_restart(world *w);
 int world_turn(world *w);
+void world_forget_sent(world *w);      /* what nobody took: long tests would look through all of it */
 void world_pass(world *w, int64_t ms); /* time goes on, with turns in between */
 void world_send(world *w, int peer, dm_from_peer *m);
 dm_to_peer *world_take(world *w, int peer, int what_case); /* the oldest not taken; free with dm_message_free */
@@ -55,6 +56,7 @@ void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outc
                   const char *code);
 void world_noops(world *w, const char *token, unsigned count, int priority);
 uint64_t world_submit(world *w, const char *token, const char *text); /* 0: refused; the reason in world_refusal */
+uint64_t world_submit_as(world *w, const char *token, const char *user, const char *text);
 const char *world_refusal(void);
 void world_command(world *w, int verb, uint64_t search, int64_t value);
 char *world_query(world *w, const char *what, uint64_t search, uint64_t job); /* JSON; caller frees; NULL: refused */
