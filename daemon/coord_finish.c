@@ -9,7 +9,7 @@
 #include "daemon/coord_internal.h"
 #include "daemon/driver.h"
 
-static bool kind_trains(int kind)
+bool dm_kind_trains(int kind)
 {
     return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET || kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE ||
            kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUBNET;
@@ -346,10 +346,10 @@ static es_status finish_with_result(dm_coord *c, dm_lease *l, const Espalier__Wi
     if (dm_decode(&espalier__wire__job_result__descriptor, f->result.data, f->result.len, &base, &why) == ES_OK) {
         const dm_job_result *r = (const dm_job_result *)base;
         why.code = ES_OK;
-        if (kind_trains(row.kind))
+        if (dm_kind_trains(row.kind))
             s = finish_training(c, l, &row, r, (int)f->outcome, &over, &why, err);
         if (s == ES_OK && why.code == ES_OK && over &&
-            (f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE || kind_trains(row.kind)))
+            (f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE || dm_kind_trains(row.kind)))
             s = finish_done(c, l, &row, f, r, &why, err);
     }
     if (s == ES_OK && why.code != ES_OK) {
@@ -392,7 +392,7 @@ static es_status finish_current(dm_coord *c, dm_lease *l, const Espalier__Wire__
                                                              : finish_with_result(c, l, f, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED:
         l->losses = 0;
-        if (f->result.len > 0 && kind_trains(l->kind))
+        if (f->result.len > 0 && dm_kind_trains(l->kind))
             return finish_with_result(c, l, f, err);
         return dm_lease_return(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, "preempted", 0, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED:

@@ -20,6 +20,7 @@ enum {
     DM_SLOTS_MAX = 4096,
     DM_NOOPS_MAX = 100000,
     DM_GANG_ID_MAX = 256,
+    DM_BEAT_LOG_MAX = 2048,
     DM_SPEC_TEXT_MAX = 512 << 10
 };
 
@@ -76,6 +77,7 @@ struct dm_worker {
     dm_addr addr;
     int64_t heard_ms; /* monotonic */
     int fails_in_row;
+    char *log; /* its last lines, as it told with its heartbeats; NULL: none */
     int64_t jobs_done;
     int64_t left_job, left_attempt; /* the last gang it left in good order: its finish may be repeated */
     dm_lease *leases;
@@ -93,6 +95,7 @@ struct dm_search {
     const dm_driver *driver;
     void *driver_state;
     struct sn_search_file *file; /* NULL for noop */
+    int64_t memory_bytes[2];     /* predicted for its jobs: evaluation, training */
     /* Ready jobs read ahead. Invariant: every entry is a ready row; `more` says that ready rows outside the window may exist. */
     dm_ready window[DM_WINDOW];
     int window_at, window_n;
@@ -254,6 +257,7 @@ es_status dm_on_gang_offer(dm_coord *c, const dm_addr *from, uint64_t id, const 
 void dm_gang_send_id(dm_coord *c, const dm_lease *l); /* to this rank, if it is known */
 
 /* ---- coord_finish.c: results */
+bool dm_kind_trains(int kind);
 es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__FinishBatch *m,
                        es_error *err) ES_MUST_CHECK;
 es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const char *code, const char *text,

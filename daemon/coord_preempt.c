@@ -10,12 +10,6 @@
 
 enum { EVERY_MS = 200 };
 
-static bool trains(int kind)
-{
-    return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET || kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_MODULE ||
-           kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUBNET;
-}
-
 void dm_preempt_push(dm_coord *c, const dm_lease *l)
 {
     if (!l->worker->online)
@@ -52,8 +46,8 @@ static dm_lease *victim(const dm_coord *c, const dm_search *s, const dm_ready *r
 {
     dm_lease *l, *best = NULL;
     for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;) {
-        if (!trains(l->kind) || l->preempt || l->search->priority >= s->priority || !dm_would_fit(c, l->worker, r) ||
-            (kind && strcmp(l->worker->machine_kind, kind) != 0))
+        if (!dm_kind_trains(l->kind) || l->preempt || l->search->priority >= s->priority ||
+            !dm_would_fit(c, l->worker, r) || (kind && strcmp(l->worker->machine_kind, kind) != 0))
             continue;
         if (!best || l->search->priority < best->search->priority ||
             (l->search->priority == best->search->priority && l->began_ms > best->began_ms))
@@ -98,7 +92,7 @@ es_status dm_sched_preempt(dm_coord *c, es_error *err)
         return ES_OK;
     c->preempt_at_ms = c->now_ms + EVERY_MS;
     for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;)
-        if (trains(l->kind) && !l->preempt && l->search->priority < lowest)
+        if (dm_kind_trains(l->kind) && !l->preempt && l->search->priority < lowest)
             lowest = l->search->priority;
     for (int i = 0; i < c->searches_n; i++) {
         dm_search *s = c->searches[i];

@@ -370,6 +370,7 @@ es_status dm_sched_run(dm_coord *c, es_error *err)
             dm_worker_want(c, w, 0, 0);
     }
     c->dirty = false;
+    c->hold = NULL; /* of this run only: others ask what is free, too */
     free(g);
     return s;
 }

@@ -62,6 +62,8 @@ static es_status search_add(dm_coord *c, const dm_search_row *r, sn_search_file 
     s->text = es_xstrdup(r->text);
     snprintf(s->phase, sizeof s->phase, "%s", r->phase ? r->phase : "");
     s->file = file;
+    for (int training = 0; training < 2 && file; training++)
+        s->memory_bytes[training] = sn_search_file_memory(file, training != 0);
     s->driver = dm_driver_named(r->driver);
     s->more = s->busy = true;
     s->due_ms = INT64_MAX;

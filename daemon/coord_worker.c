@@ -183,6 +183,7 @@ static void worker_free(dm_coord *c, dm_worker *w)
     worker_unqueue(c, w);
     dm_map_remove(&c->workers, (uint64_t)w->id);
     dm_map_remove(&c->worker_uids, uid_key(w->uid));
+    free(w->log);
     free(w);
 }
 
@@ -193,8 +194,10 @@ void dm_workers_free(dm_coord *c)
     for (size_t i = 0; (l = dm_map_next(&c->leases, &i)) != NULL;)
         dm_lease_drop(c, l);
     dm_map_free(&c->leases);
-    for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;)
+    for (size_t i = 0; (w = dm_map_next(&c->workers, &i)) != NULL;) {
+        free(w->log);
         free(w);
+    }
     dm_map_free(&c->workers);
     dm_map_free(&c->worker_uids);
     c->want_first = c->want_last = NULL;
@@ -428,6 +431,10 @@ es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const E
         return ES_OK;
     }
     dm_worker_heard(c, w, from);
+    if (m->log && m->log[0] && strlen(m->log) <= DM_BEAT_LOG_MAX) {
+        free(w->log);
+        w->log = es_xstrdup(m->log);
+    }
     Espalier__Wire__HeartbeatReply h = ESPALIER__WIRE__HEARTBEAT_REPLY__INIT;
     Espalier__Wire__Lease **stop = es_xcalloc(m->n_progress * 2 + 1, sizeof *stop), **preempt = stop + m->n_progress;
     for (size_t i = 0; i < m->n_progress; i++) {
@@ -502,6 +509,16 @@ static dm_lease *worker_expired_lease(const dm_coord *c, const dm_worker *w)
     return l;
 }
 
+/* What is known of the end: how far it was, and the last lines of its worker. */
+static es_status lease_vanished(dm_coord *c, dm_lease *l, es_error *err)
+{
+    char log[DM_BEAT_LOG_MAX + 100];
+    snprintf(log, sizeof log, "%s[%s: at step %" PRIu64 " when last heard]\n", l->worker->log ? l->worker->log : "",
+             l->worker->name, l->step);
+    return dm_lease_failed(c, l, DM_OUTCOME_LOST, "lost", "the worker was not heard for the whole lease time", log,
+                           err);
+}
+
 es_status dm_workers_expire(dm_coord *c, es_error *err)
 {
     dm_worker *w;
@@ -512,8 +529,7 @@ es_status dm_workers_expire(dm_coord *c, es_error *err)
                    w->id);
             if (silent) { /* the worker may have died of it; a lease it merely never got is nobody's fault */
                 l->losses++;
-                ES_RETURN(dm_lease_failed(c, l, DM_OUTCOME_LOST, "lost",
-                                          "the worker was not heard for the whole lease time", NULL, err));
+                ES_RETURN(lease_vanished(c, l, err));
             } else {
                 ES_RETURN(dm_lease_return(c, l, DM_OUTCOME_LOST, "the lease did not reach its worker", 0, err));
             }

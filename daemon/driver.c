@@ -47,7 +47,8 @@ es_status dm_driver_job(dm_search *s, const char *key, const dm_job_spec *spec, 
                     .spec_bytes = b.n,
                     .needs = needs,
                     .needs_count = n,
-                    .now_ms = s->c->wall_ms};
+                    .now_ms = s->c->wall_ms,
+                    .memory_bytes = s->memory_bytes[dm_kind_trains((int)spec->kind)]};
     es_status status = dm_job_create(s->c->store, &j, id, &created, err);
     free(b.data);
     if (status == ES_OK && created) { /* ready, or waiting: the window reads only what is ready */

@@ -138,6 +138,10 @@ es_status sn_search_file_parse(const char *name, const char *text, size_t n, con
 /* Is there any architecture inside the constraints on known costs? ES_INFEASIBLE with the closest costs seen; up to a second for a large space. sn_search_file_load
  * asks it, so that nothing impossible is queued. */
 es_status sn_search_file_feasible(const sn_search_file *f, es_error *err) ES_MUST_CHECK;
+/* Device memory that a job of this search is expected to need, from the cost model of the largest architecture: weights, and for training gradients, optimiser state and
+ * what the backward pass keeps of a batch. Data, libraries and the device's own needs are not in it. 0: not known (a search against a table). It decides what may
+ * share a device; whether a job fits is known for sure only from its plan. */
+int64_t sn_search_file_memory(const sn_search_file *f, bool training);
 void sn_search_file_destroy(sn_search_file **f);
 /* The sr_problem of a file: objectives, constraints, and the cost model as `costs` (params, macs, activation_bytes). Borrows f. */
 void sn_search_file_problem(const sn_search_file *f, sr_problem *out);

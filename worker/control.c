@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "worker/compute.h"
 #include "worker/gang.h"
+#include "worker/loglines.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,7 +21,14 @@
  *          ^                                                |
  *          '-- the coordinator does not know us, or was silent for SILENT_BEATS heartbeats --'
  */
-enum { HELLO_MS = 1000, FINISH_REPEAT_MS = 2000, SILENT_BEATS = 4, JOBS_MAX = 64, FRAMES_PER_TURN = 64 };
+enum {
+    HELLO_MS = 1000,
+    FINISH_REPEAT_MS = 2000,
+    SILENT_BEATS = 4,
+    JOBS_MAX = 64,
+    FRAMES_PER_TURN = 64,
+    BEAT_LOG_BYTES = 2048
+};
 
 typedef struct control {
     const wk_options *o;
@@ -122,6 +130,9 @@ static es_status send_heartbeat(control *c, es_error *err)
     h.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
     h.n_progress = (size_t)n;
     h.progress = list;
+    char log[BEAT_LOG_BYTES + 1];
+    wk_loglines_tail(log, sizeof log);
+    h.log = log;
     m.request_id = dm_peer_next_id(c->peer);
     m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
     m.heartbeat = &h;

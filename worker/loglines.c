@@ -9,6 +9,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char kept[WK_LOG_BYTES];
 static size_t used;
+static bool fresh; /* since the last wk_loglines_tail */
 
 static void keep(void *ctx, es_log_level level, const char *line)
 {
@@ -31,6 +32,7 @@ static void keep(void *ctx, es_log_level level, const char *line)
     used += n;
     if (!ended)
         kept[used++] = '\n';
+    fresh = true;
     pthread_mutex_unlock(&lock);
 }
 
@@ -43,4 +45,19 @@ char *wk_loglines_take(void)
     memcpy(out, kept, used);
     pthread_mutex_unlock(&lock);
     return out;
+}
+
+void wk_loglines_tail(char *out, size_t size)
+{
+    pthread_mutex_lock(&lock);
+    size_t from = used >= size ? used - size + 1 : 0;
+    if (from > 0) {
+        const char *end = memchr(kept + from, '\n', used - from);
+        from = end ? (size_t)(end - kept) + 1 : used;
+    }
+    size_t n = fresh ? used - from : 0;
+    memcpy(out, kept + from, n);
+    out[n] = 0;
+    fresh = false;
+    pthread_mutex_unlock(&lock);
 }

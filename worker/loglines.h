@@ -6,9 +6,13 @@
 #ifndef WK_LOGLINES_H
 #define WK_LOGLINES_H
 
+#include <stddef.h>
+
 enum { WK_LOG_BYTES = 16 << 10 };
 
 void wk_loglines_start(void);
+/* The last whole lines that fit, without taking them; "" when nothing was logged since the last call. */
+void wk_loglines_tail(char *out, size_t size);
 char *wk_loglines_take(void);
 
 #endif

@@ -281,6 +281,178 @@ START_TEST(who_comes_late_gets_a_share_and_no_arrears)
     }
 END_TEST
 
+/* ---- room on a device */
+
+enum { MIB = 1 << 20 };
+
+/* What one training of `head`'s space is predicted to need. */
+static uint64_t predicted(world *w)
+{
+    dm_job_row r;
+    ck_assert_ok(dm_job_get(dm_coord_store(w->c), 1, &r, NULL));
+    uint64_t bytes = (uint64_t)r.memory_bytes;
+    dm_job_row_free(&r);
+    ck_assert_uint_gt(bytes, 1000);
+    return bytes;
+}
+
+START_TEST(small_jobs_share_a_device_while_their_memory_fits)
+    {
+        world *w = world_new(es_test_dir());
+        for (int i = 0; i < 4; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "m%d", i);
+            submit(w, name, "u", 0, "accuracy: max", 1);
+        }
+        uint64_t each = predicted(w);
+        world_hello_as(w, 1, 4, "", 3 * each - 1, NULL); /* four slots, but room for two */
+        held a = want(w, 1), b = want(w, 1);
+        ck_assert_uint_ne(a.job, 0);
+        ck_assert_uint_ne(b.job, 0);
+        say(w, 1, a);
+        say(w, 1, b);
+        ck_assert_uint_eq(want(w, 1).job, 0);
+        why(w, 4, "beside what is running: no worker has so much left");
+        trained(w, 1, a, DONE, 10);
+        ck_assert_uint_ne(want(w, 1).job, 0);
+        ck_assert_uint_eq(want(w, 1).job, 0);
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(a_job_too_large_for_one_worker_waits_for_a_larger)
+    {
+        world *w = world_new(es_test_dir());
+        submit(w, "m", "u", 0, "accuracy: max", 1);
+        uint64_t each = predicted(w);
+        world_hello_as(w, 1, 1, "", each - 1, NULL);
+        world_hello_as(w, 2, 1, "", each + 1, NULL);
+        world_turn(w);
+        ck_assert_uint_eq(want(w, 1).job, 0);
+        why(w, 1, "1 of 2 workers have less, the others are busy");
+        ck_assert_uint_ne(want(w, 2).job, 0);
+        world_free(&w);
+        w = world_new(es_test_dir()); /* the largest there is may try: its plan knows better */
+        submit(w, "m", "u", 0, "accuracy: max", 1);
+        world_hello_as(w, 1, 1, "", each - 1, NULL);
+        ck_assert_uint_ne(want(w, 1).job, 0);
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(latency_is_measured_alone)
+    {
+        world *w = world_new(es_test_dir());
+        world_hello_as(w, 1, 4, "", 64 * MIB, NULL);
+        submit(w, "m", "u", 0, "accuracy: max, latency_ms: min", 1);
+        held h = want(w, 1);
+        world_train_steps = 10;
+        dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
+        char weights[80];
+        snprintf(weights, sizeof weights, "%s", world_version(w, "final"));
+        r.weights = weights;
+        r.step = r.steps = 10;
+        world_finish(w, 1, h.job, h.attempt, DONE, &r, NULL);
+        world_turn(w);
+        held eval = want(w, 1); /* eval/0, then latency/0 */
+        ck_assert_int_eq(eval.kind, ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS);
+        say(w, 1, eval);
+        ck_assert_uint_eq(want(w, 1).job, 0);
+        why(w, eval.job + 1, "measures latency alone on its device");
+        world_noops(w, "n", 3, -1);
+        world_turn(w);
+        ck_assert_uint_eq(taken(w, 1).job, 0); /* nor does anything slip in before it, or it would never be alone */
+        world_finish(w, 1, eval.job, eval.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
+        world_command(w, ESPALIER__WIRE__VERB__VERB_PRIORITY, 1, 1);
+        world_finish(w, 1, eval.job, eval.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
+        held next = want(w, 1);
+        ck_assert_uint_eq(next.search, 1);
+        if (next.kind != ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY) { /* the evaluation came back first */
+            world_finish(w, 1, next.job, next.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
+            next = want(w, 1);
+        }
+        say(w, 1, next);
+        if (next.kind == ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY)
+            ck_assert_uint_eq(want(w, 1).job, 0); /* nothing beside it */
+        ck_assert_int_eq(next.kind, ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY);
+        world_free(&w);
+    }
+END_TEST
+
+/* ---- why */
+
+START_TEST(why_says_what_a_job_waits_for)
+    {
+        world *w = world_new(es_test_dir());
+        submit(w, "one", "u", 0, "accuracy: max", 1);
+        why(w, 1, "no worker is connected");
+        world_hello(w, 1, 1);
+        held h = want(w, 1);
+        why(w, 1, "runs on worker-1 since 0 s, attempt 1");
+        uint64_t two = submit(w, "two", "u", 0, "accuracy: max", 1);
+        why(w, 2, "all 1 workers that can do it are busy");
+        world_command(w, ESPALIER__WIRE__VERB__VERB_PAUSE, two, 0);
+        why(w, 2, "its search is paused");
+        world_command(w, ESPALIER__WIRE__VERB__VERB_RESUME, two, 0);
+        submit(w, "gang", "u", 0, "accuracy: max", 3);
+        why(w, 3, "needs 3 free workers of one machine kind; at most 1 of a kind are connected and can do it");
+        world_hello(w, 2, 1);
+        world_hello(w, 3, 1);
+        world_turn(w);
+        why(w, 3, "waits for 3 free workers of one machine kind; 0 of 3 are free");
+        world_command(w, ESPALIER__WIRE__VERB__VERB_CANCEL, two, 0);
+        ck_assert_uint_eq(want(w, 2).job, 0);
+        why(w, 3, "waits for 3 free workers of one machine kind; 1 of 3 are free and kept for it");
+        world_command(w, ESPALIER__WIRE__VERB__VERB_PRIORITY, 1, 5);
+        submit(w, "low", "u", -5, "accuracy: max", 1);
+        why(w, 4, "all 3 workers that can do it are busy with searches of higher priority");
+        trained(w, 1, h, DONE, 10);
+        why(w, 2, "was cancelled with its search");
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(why_of_drained_backoff_and_set_aside)
+    {
+        world *w = world_new(es_test_dir());
+        world_hello(w, 1, 1);
+        world_noops(w, "n", 5, 0);
+        for (int i = 0; i < w->options.drain_after; i++) {
+            held h = want(w, 1);
+            world_finish(w, 1, h.job, h.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, NULL, "io");
+            world_turn(w);
+            why(w, h.job, "attempt 1 failed (it broke); the next one starts in");
+        }
+        why(w, 5, "all 1 workers are drained: they get no more work");
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(a_job_set_aside_keeps_its_logs)
+    {
+        world *w = world_new(es_test_dir());
+        submit(w, "killer", "u", 0, "accuracy: max", 1);
+        for (int i = 1; i <= w->options.losses_max; i++) {
+            world_hello(w, i, 1);
+            ck_assert_uint_ne(want(w, i).job, 0);
+            world_pass(w, w->options.lease_ms + 2000);
+        }
+        why(w, 1, "set aside: 3 workers in a row died or fell silent while they had it");
+        char *logs = world_query(w, "logs", 1, 0);
+        for (int i = 1; i <= w->options.losses_max; i++) { /* who they were, and what was last heard of the job */
+            char part[32];
+            snprintf(part, sizeof part, "\"worker\": \"worker-%d\"", i);
+            ck_assert_has(logs, part);
+        }
+        ck_assert_has(logs, "\"outcome\": \"lost\"");
+        ck_assert_has(logs, "at step 0 when last heard");
+        free(logs);
+        world_free(&w);
+    }
+END_TEST
+
 ES_TEST_MAIN("sched", the_lowest_priority_makes_room_at_its_next_step, equals_and_evaluations_are_not_preempted,
              a_gang_clears_as_many_workers_as_it_needs, users_then_searches_get_equal_time,
-             who_comes_late_gets_a_share_and_no_arrears)
+             who_comes_late_gets_a_share_and_no_arrears, small_jobs_share_a_device_while_their_memory_fits,
+             a_job_too_large_for_one_worker_waits_for_a_larger, latency_is_measured_alone,
+             why_says_what_a_job_waits_for, why_of_drained_backoff_and_set_aside, a_job_set_aside_keeps_its_logs)
