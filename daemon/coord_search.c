@@ -272,7 +272,7 @@ static es_status submit_limits(const dm_coord *c, const dm_search_row *r, es_err
         return es_fail(why, ES_DENIED, "priority", "is %lld, a client's may be at most %d: an admin may raise it",
                        (long long)r->priority, c->o.client_priority_max);
     for (int i = 0; i < c->searches_n; i++)
-        if (strcmp(c->searches[i]->user, r->user) == 0) {
+        if (strcmp(c->searches[i]->user->name, r->user) == 0) {
             n++;
             bytes += (int64_t)strlen(c->searches[i]->text);
         }
