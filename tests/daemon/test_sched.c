@@ -11,7 +11,7 @@ enum { DONE = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, PREEMPTED = ESPALIER__WIRE_
 
 static const char head[] = "seed: 5\ntask: {data: {train: /nowhere/a, test: /nowhere/b, validation: 100}}\n"
                            "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12], depth: [1, 2]}\n"
-                           "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
+                           "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 12, slice_steps: 10}\n"
                            "search: {algorithm: random, evaluations: 4}\n";
 
 static uint64_t submit(world *w, const char *name, const char *user, int priority, const char *objectives, int gpus)
