@@ -32,9 +32,21 @@ static __device__ __forceinline__ float kn_power(float x, float p, int order)
     return k == 0 ? 0 : k * powf(x, p - (float)order);
 }
 
-static __device__ __forceinline__ float kn_gelu(float x, int order)
+/* FAST: the distribution's tail by a polynomial times the density's exponential (Abramowitz and Stegun 7.1.26, error 1.5e-7), which the derivative needs anyway. */
+template <bool FAST> static __device__ __forceinline__ float kn_gelu(float x, int order)
 {
-    float cdf = 0.5f * erfcf(-x * 0.70710678f), pdf = 0.39894228f * expf(-0.5f * x * x);
+    float cdf, pdf;
+    if (FAST) {
+        float e = __expf(-0.5f * x * x), t = __fdividef(1.f, fmaf(0.23164189f, fabsf(x), 1.f));
+        float tail =
+            0.5f * e * t *
+            fmaf(t, fmaf(t, fmaf(t, fmaf(t, 1.061405429f, -1.453152027f), 1.421413741f), -0.284496736f), 0.254829592f);
+        cdf = x < 0 ? tail : 1 - tail;
+        pdf = 0.39894228f * e;
+    } else {
+        cdf = 0.5f * erfcf(-x * 0.70710678f);
+        pdf = 0.39894228f * expf(-0.5f * x * x);
+    }
     return order == 0   ? x * cdf
            : order == 1 ? cdf + x * pdf
            : order == 2 ? pdf * (2 - x * x)
@@ -63,7 +75,7 @@ template <bool FAST> static __device__ __forceinline__ float kn_act_any(int act,
         float s = kn_sigmoid<FAST>(x);
         return x * kn_sigmoid_order(s, order) + (order == 0 ? 0 : (float)order * kn_sigmoid_order(s, order - 1));
     }
-    case KN_ACT_GELU: return kn_gelu(x, order);
+    case KN_ACT_GELU: return kn_gelu<FAST>(x, order);
     case KN_ACT_SIGMOID: return kn_sigmoid_order(kn_sigmoid<FAST>(x), order);
     case KN_ACT_TANH: {
         float t = tanhf(x), d = 1 - t * t;

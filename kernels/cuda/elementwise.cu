@@ -13,6 +13,8 @@ enum ew_op {
     EW_AFFINE,
     EW_ACTIVATE,
     EW_ACTIVATE_MUL,
+    EW_GELU,
+    EW_GELU_MUL,
     EW_BIAS_ACT,
     EW_BLEND
 };
@@ -57,6 +59,8 @@ template <int OP, bool FAST> static __device__ __forceinline__ float apply(const
     case EW_AFFINE: return fmaf(a.alpha, x, a.beta);
     case EW_ACTIVATE: return kn_act_any<FAST>(a.act, a.order, x);
     case EW_ACTIVATE_MUL: return x * kn_act_any<FAST>(a.act, a.order, y);
+    case EW_GELU: return kn_gelu<FAST>(x, 0);
+    case EW_GELU_MUL: return x * kn_gelu<FAST>(y, 1);
     case EW_BIAS_ACT: return kn_act_any<FAST>(a.act, 0, x + y);
     case EW_BLEND: return y == 1.f ? x : fmaf(y, x - z, z); /* 1 assigns, exactly */
     default: return x;
@@ -210,14 +214,28 @@ static es_status run(const kn_call *c, const kn_tensor *const in[N], const kn_te
 EW1(output, EW_COPY)
 EW1(broadcast, EW_COPY)
 EW1(affine, EW_AFFINE)
-EW1(activate, EW_ACTIVATE)
 EW2(add, EW_ADD)
 EW2(sub, EW_SUB)
 EW2(mul, EW_MUL)
 EW2(div, EW_DIV)
 EW2(maximum, EW_MAXIMUM)
 EW2(greater_equal, EW_GREATER_EQUAL)
-EW2(activate_mul, EW_ACTIVATE_MUL)
+
+/* The gelu of transformers without the switch over activations: their largest tensors pass here. */
+extern "C" es_status kn_cuda_activate(const kn_call *c, es_error *err)
+{
+    const kn_tensor *in[1] = {&c->in[0]};
+    return c->a->act == KN_ACT_GELU && c->a->order == 0
+               ? run<EW_GELU, 1>(c, in, &c->out[0], c->accumulate & 1, err)
+               : run<EW_ACTIVATE, 1>(c, in, &c->out[0], c->accumulate & 1, err);
+}
+extern "C" es_status kn_cuda_activate_mul(const kn_call *c, es_error *err)
+{
+    const kn_tensor *in[2] = {&c->in[0], &c->in[1]};
+    return c->a->act == KN_ACT_GELU && c->a->order == 1
+               ? run<EW_GELU_MUL, 2>(c, in, &c->out[0], c->accumulate & 1, err)
+               : run<EW_ACTIVATE_MUL, 2>(c, in, &c->out[0], c->accumulate & 1, err);
+}
 
 extern "C" es_status kn_cuda_bias_act(const kn_call *c, es_error *err)
 {

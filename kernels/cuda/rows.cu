@@ -1,4 +1,4 @@
-/* Ops over rows [rows][columns]: softmax and log softmax with their gradients, the losses, layer norm, the count of correct answers. A warp per row, a block of
+/* Ops over rows [rows][columns]: softmax and log softmax with their gradients, the losses, the count of correct answers. A warp per row, a block of
  * threads for wide rows; everything in fp32. Labels outside the classes give NaN (data sets are checked when they are opened).
  */
 #include "kernels/cuda/cuda.cuh"
@@ -12,7 +12,7 @@ struct rows_args {
     int out_type[3];
     int64_t rows;
     int cols, per_matrix, causal; /* per_matrix: rows of one matrix, for the causal mask */
-    float alpha, beta, clip, eps;
+    float alpha, beta, clip;
     unsigned accumulate;
 };
 
@@ -241,103 +241,6 @@ ROW_KERNEL(correct_kernel)
         put(a, row, where == ((const int32_t *)a.in[1])[row] ? 1.f : 0.f);
 }
 
-/* Mean and 1 / sqrt(variance + eps) of a row, two passes over cached data. */
-static __device__ __forceinline__ float2 row_moments(const rows_args &a, int k, int64_t row, int lane)
-{
-    float sum = 0, square = 0;
-    for (int c = lane; c < a.cols; c += 32)
-        sum += at(a, k, row, c);
-    float mean = warp_sum(sum) / (float)a.cols;
-    for (int c = lane; c < a.cols; c += 32) {
-        float d = at(a, k, row, c) - mean;
-        square = fmaf(d, d, square);
-    }
-    return make_float2(mean, rsqrtf(warp_sum(square) / (float)a.cols + a.eps));
-}
-
-ROW_KERNEL(layer_norm_kernel)
-{
-    ROW_OR_RETURN;
-    float2 m = row_moments(a, 0, row, lane);
-    for (int c = lane; c < a.cols; c += 32)
-        put(a, row * a.cols + c,
-            (at(a, 0, row, c) - m.x) * m.y * (a.in[1] ? kn_load(a.in[1], a.type[1], c) : 1.f) +
-                (a.in[2] ? kn_load(a.in[2], a.type[2], c) : 0.f));
-}
-
-/* in = dy, x, gamma: dx = rstd (g - mean g - xhat mean(g xhat)), g = dy gamma */
-ROW_KERNEL(layer_norm_dx_kernel)
-{
-    ROW_OR_RETURN;
-    float2 m = row_moments(a, 1, row, lane);
-    float s1 = 0, s2 = 0;
-    for (int c = lane; c < a.cols; c += 32) {
-        float g = at(a, 0, row, c) * (a.in[2] ? kn_load(a.in[2], a.type[2], c) : 1.f);
-        s1 += g;
-        s2 += g * (at(a, 1, row, c) - m.x) * m.y;
-    }
-    s1 = warp_sum(s1) / (float)a.cols;
-    s2 = warp_sum(s2) / (float)a.cols;
-    for (int c = lane; c < a.cols; c += 32) {
-        float g = at(a, 0, row, c) * (a.in[2] ? kn_load(a.in[2], a.type[2], c) : 1.f),
-              xhat = (at(a, 1, row, c) - m.x) * m.y;
-        put(a, row * a.cols + c, m.y * (g - s1 - xhat * s2));
-    }
-}
-
-/* Row moments for the parameter gradients: moments[row] = mean, rstd. */
-static __global__ void __launch_bounds__(32 * WARPS)
-    moments_kernel(const __grid_constant__ rows_args a, float2 *moments)
-{
-    ROW_OR_RETURN;
-    float2 m = row_moments(a, 1, row, lane);
-    if (lane == 0)
-        moments[row] = m;
-}
-
-/* dgamma and dbeta of 32 columns by a block of 32 x 32 threads over a share of the rows; partial[block][2][cols]. */
-static __global__ void __launch_bounds__(1024)
-    layer_norm_dw_kernel(const __grid_constant__ rows_args a, const float2 *moments, float *partial)
-{
-    __shared__ float s1[32][33], s2[32][33];
-    int c = blockIdx.y * 32 + threadIdx.x;
-    float dg = 0, db = 0;
-    for (int64_t row = blockIdx.x * 32 + threadIdx.y; row < a.rows && c < a.cols; row += (int64_t)gridDim.x * 32) {
-        float2 m = moments[row];
-        float d = at(a, 0, row, c);
-        db += d;
-        dg = fmaf(d, (at(a, 1, row, c) - m.x) * m.y, dg);
-    }
-    s1[threadIdx.y][threadIdx.x] = dg;
-    s2[threadIdx.y][threadIdx.x] = db;
-    __syncthreads();
-    if (threadIdx.y != 0 || c >= a.cols)
-        return;
-    dg = db = 0;
-    for (int y = 0; y < 32; y++)
-        dg += s1[y][threadIdx.x], db += s2[y][threadIdx.x];
-    partial[(int64_t)blockIdx.x * 2 * a.cols + c] = dg;
-    partial[((int64_t)blockIdx.x * 2 + 1) * a.cols + c] = db;
-}
-
-static __global__ void layer_norm_dw_finish(const __grid_constant__ rows_args a, const float *partial, int blocks)
-{
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
-    double dg = 0, db = 0;
-    if (c >= a.cols)
-        return;
-    for (int b = 0; b < blocks; b++) {
-        dg += partial[(int64_t)b * 2 * a.cols + c];
-        db += partial[((int64_t)b * 2 + 1) * a.cols + c];
-    }
-    if (a.out[1])
-        kn_store(a.out[1], a.out_type[1], c,
-                 (float)dg + (a.accumulate >> 1 & 1 ? kn_load(a.out[1], a.out_type[1], c) : 0.f));
-    if (a.out[2])
-        kn_store(a.out[2], a.out_type[2], c,
-                 (float)db + (a.accumulate >> 2 & 1 ? kn_load(a.out[2], a.out_type[2], c) : 0.f));
-}
-
 /* `x` is the operand whose last dimension is the columns. */
 static rows_args arguments(const kn_call *c, int x)
 {
@@ -351,7 +254,7 @@ static rows_args arguments(const kn_call *c, int x)
     a.rows = a.cols ? kn_shape_count(s) / a.cols : 0;
     a.per_matrix = s->rank > 1 ? s->d[s->rank - 2] : 1;
     a.causal = c->a->causal;
-    a.alpha = c->a->alpha, a.beta = c->a->beta, a.clip = c->a->clip, a.eps = c->a->eps;
+    a.alpha = c->a->alpha, a.beta = c->a->beta, a.clip = c->a->clip;
     a.accumulate = c->accumulate;
     return a;
 }
@@ -377,35 +280,3 @@ ROW_OP(soft_cross_entropy_grad, 1, soft_cross_entropy_grad_kernel)
 ROW_OP(alpha_divergence, 0, alpha_divergence_kernel)
 ROW_OP(alpha_divergence_grad, 1, alpha_divergence_grad_kernel)
 ROW_OP(correct, 0, correct_kernel)
-ROW_OP(layer_norm, 0, layer_norm_kernel)
-
-static int share_blocks(const rows_args *a)
-{
-    int64_t b = kn_ceil(a->rows, 32 * 8);
-    return (int)(b < 1 ? 1 : b > 64 ? 64 : b);
-}
-
-extern "C" size_t kn_cuda_layer_norm_grad_scratch(const kn_call *c)
-{
-    rows_args a = arguments(c, 1);
-    return (size_t)a.rows * sizeof(float2) + 256 + (size_t)share_blocks(&a) * 2 * (size_t)a.cols * sizeof(float);
-}
-
-extern "C" es_status kn_cuda_layer_norm_grad(const kn_call *c, es_error *err)
-{
-    rows_args a = arguments(c, 1);
-    unsigned blocks = (unsigned)kn_ceil(a.rows, WARPS);
-    float2 *moments = (float2 *)c->scratch;
-    float *partial = (float *)((char *)c->scratch + ((size_t)a.rows * sizeof(float2) + 255) / 256 * 256);
-    if (a.out[1] || a.out[2]) {
-        int share = share_blocks(&a);
-        moments_kernel<<<blocks, 32 * WARPS, 0, kn_stream(c)>>>(a, moments);
-        layer_norm_dw_kernel<<<dim3((unsigned)share, (unsigned)kn_ceil(a.cols, 32)), dim3(32, 32), 0, kn_stream(c)>>>(
-            a, moments, partial);
-        layer_norm_dw_finish<<<(unsigned)kn_ceil(a.cols, 128), 128, 0, kn_stream(c)>>>(a, partial, share);
-    }
-    if (a.out[0])
-        layer_norm_dx_kernel<<<blocks, 32 * WARPS, 0, kn_stream(c)>>>(a);
-    KN_LAUNCHED("layer_norm_grad");
-    return ES_OK;
-}

@@ -16,6 +16,7 @@ DECLARE_SCRATCH(bias_act_grad)
 DECLARE_SCRATCH(reduce_sum)
 DECLARE_SCRATCH(mul_reduce)
 DECLARE_SCRATCH(layer_norm_grad)
+DECLARE_SCRATCH(attention_grad)
 
 /* ROW(op, adds to its output (bits; DENSE(bits): only to a dense one; MIXED: both),
  *     takes strided slices (bits), may write over an input (bits), outputs that may be missing (bits)) */
@@ -66,6 +67,8 @@ const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT] = {
     ROW(DEPTHWISE, depthwise, DENSE(1), 2, 0, 0),
     ROW(DEPTHWISE_DX, depthwise_dx, DENSE(1), 2, 0, 0),
     ROW_SCRATCH(DEPTHWISE_DW, depthwise_dw, depthwise_dw, 1, 0, 0, 0),
+    ROW(ATTENTION, attention, 0, 0, 0, 2),
+    ROW_SCRATCH(ATTENTION_GRAD, attention_grad, attention_grad, 0, 0, 0, 0),
     ROW(EMBEDDING, embedding, DENSE(1), 2, 0, 0),
     ROW(EMBEDDING_GRAD, embedding_grad, 1, 0, 0, 0),
     ROW_SCRATCH(BATCH_NORM, batch_norm, batch_norm, 0, 6, 1, 0),

@@ -1,4 +1,4 @@
-/* Pooling, upsampling, embedding and dropout: a thread per result, gathering; nothing scatters. */
+/* Pooling, upsampling and dropout: a thread per result, gathering; nothing scatters. */
 #include "base/rng.h"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/philox.cuh"
@@ -201,73 +201,6 @@ extern "C" es_status kn_cuda_upsample_grad(const kn_call *c, es_error *err)
     window_args a = arguments(c, &c->in[0].shape, &c->out[0].shape);
     set_x(&a, &c->in[0]);
     WINDOW_LAUNCH(upsample_grad_kernel, a);
-}
-
-/* ---- embedding ---- */
-
-struct embedding_args {
-    const int32_t *index;
-    const void *from;
-    int from_type;
-    int64_t ld, n;
-    int symbols, d;
-    void *out;
-    int out_type, accumulate;
-    int64_t out_ld;
-};
-
-static __global__ void embedding_kernel(const __grid_constant__ embedding_args a)
-{
-    int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-    if (i >= a.n * a.d)
-        return;
-    int s = a.index[i / a.d];
-    put(a.out, a.out_type, a.accumulate, i,
-        s < 0 || s >= a.symbols ? NAN : kn_load(a.from, a.from_type, s * a.ld + i % a.d));
-}
-
-/* A block per (symbol, 128 columns): walks all indices in order, so the sum has one order. */
-static __global__ void __launch_bounds__(128) embedding_grad_kernel(const __grid_constant__ embedding_args a)
-{
-    __shared__ int32_t ids[128];
-    int column = blockIdx.y * 128 + threadIdx.x;
-    float sum = 0;
-    for (int64_t first = 0; first < a.n; first += 128) {
-        __syncthreads();
-        ids[threadIdx.x] = first + threadIdx.x < a.n ? a.index[first + threadIdx.x] : -1;
-        __syncthreads();
-        for (int k = 0; k < 128; k++)
-            if (ids[k] == (int)blockIdx.x && column < a.d)
-                sum += kn_load(a.from, a.from_type, (first + k) * a.d + column);
-    }
-    if (column < a.d)
-        put(a.out, a.out_type, a.accumulate, blockIdx.x * a.out_ld + column, sum);
-}
-
-extern "C" es_status kn_cuda_embedding(const kn_call *c, es_error *err)
-{
-    const kn_tensor *table = &c->in[1];
-    embedding_args a = {};
-    a.index = (const int32_t *)c->in[0].p, a.n = kn_shape_count(&c->in[0].shape);
-    a.from = table->p, a.from_type = table->dtype, a.ld = table->stride[0], a.symbols = table->shape.d[0],
-    a.d = table->shape.d[1];
-    a.out = c->out[0].p, a.out_type = c->out[0].dtype, a.accumulate = c->accumulate & 1;
-    if (a.n * a.d > 0)
-        embedding_kernel<<<(unsigned)kn_ceil(a.n * a.d, 256), 256, 0, kn_stream(c)>>>(a);
-    KN_LAUNCHED("embedding");
-    return ES_OK;
-}
-
-extern "C" es_status kn_cuda_embedding_grad(const kn_call *c, es_error *err)
-{
-    const kn_tensor *out = &c->out[0];
-    embedding_args a = {};
-    a.index = (const int32_t *)c->in[1].p, a.n = kn_shape_count(&c->in[1].shape);
-    a.from = c->in[0].p, a.from_type = c->in[0].dtype, a.symbols = out->shape.d[0], a.d = out->shape.d[1];
-    a.out = out->p, a.out_type = out->dtype, a.accumulate = c->accumulate & 1, a.out_ld = out->stride[0];
-    embedding_grad_kernel<<<dim3((unsigned)a.symbols, (unsigned)kn_ceil(a.d, 128)), 128, 0, kn_stream(c)>>>(a);
-    KN_LAUNCHED("embedding_grad");
-    return ES_OK;
 }
 
 /* ---- dropout: the mask of kernels/ops/dropout.c, computed where it is used ---- */

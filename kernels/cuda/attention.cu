@@ -1,0 +1,190 @@
+/* Attention for any type and width: a warp per query (and per key for their gradients), scores by 32 keys at a time. What the tensor cores can take goes to attention_bf16.cu. */
+#include "kernels/cuda/attention.cuh"
+
+enum { WARPS = 4, PARTS = 8, WIDTH_MAX = 32 * PARTS }; /* a lane keeps every 32nd element of a row */
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+    for (int o = 16; o > 0; o >>= 1)
+        v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}
+static __device__ __forceinline__ float warp_max(float v)
+{
+    for (int o = 16; o > 0; o >>= 1)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
+    return v;
+}
+
+/* First element of row i of head h of sample b, in a tensor of t rows of `width`. */
+static __device__ __forceinline__ int64_t row_at(const attention_args &a, int b, int h, int t, int width, int i)
+{
+    return (((int64_t)b * t + i) * a.heads + h) * width;
+}
+static __device__ __forceinline__ float dot(const void *x, int type_x, int64_t at_x, const void *y, int type_y,
+                                            int64_t at_y, int width)
+{
+    float sum = 0;
+    for (int e = 0; e < width; e++)
+        sum = fmaf(kn_load(x, type_x, at_x + e), kn_load(y, type_y, at_y + e), sum);
+    return sum;
+}
+/* acc += w x row, a lane's elements of it. */
+static __device__ __forceinline__ void add_row(float acc[PARTS], float w, const void *x, int type, int64_t at,
+                                               int width, int lane)
+{
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
+        if (lane + 32 * p < width)
+            acc[p] = fmaf(w, kn_load(x, type, at + lane + 32 * p), acc[p]);
+}
+static __device__ __forceinline__ void put_row(const float acc[PARTS], float scale, void *x, int type, int64_t at,
+                                               int width, int lane)
+{
+#pragma unroll
+    for (int p = 0; p < PARTS; p++)
+        if (lane + 32 * p < width)
+            kn_store(x, type, at + lane + 32 * p, acc[p] * scale);
+}
+
+#define ATTENTION_KERNEL(name) \
+    static __global__ void __launch_bounds__(32 * WARPS) name(const __grid_constant__ attention_args a)
+/* A warp's row of `rows`, its head and its sample. */
+#define ROW_OR_RETURN(rows)                                                                        \
+    const int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32;                            \
+    const int lane = threadIdx.x % 32, i = (int)(row % (rows)), h = (int)(row / (rows) % a.heads); \
+    const int b = (int)(row / (rows) / a.heads);                                                   \
+    if (b >= a.n)                                                                                  \
+    return
+
+ATTENTION_KERNEL(forward_kernel)
+{
+    ROW_OR_RETURN(a.tq);
+    const int seen = attention_seen(a, i);
+    const int64_t q = row_at(a, b, h, a.tq, a.d, i);
+    float most = -INFINITY, sum = 0, acc[PARTS] = {};
+    for (int j = lane; j < seen; j += 32)
+        most = fmaxf(most, a.scale * dot(a.q, a.type_q, q, a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d));
+    most = warp_max(most);
+    for (int from = 0; from < seen; from += 32) {
+        int j = from + lane;
+        float p = j < seen
+                      ? expf(a.scale * dot(a.q, a.type_q, q, a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d) - most)
+                      : 0.f;
+        sum += p;
+        for (int s = 0; s < 32 && from + s < seen; s++)
+            add_row(acc, __shfl_sync(0xffffffffu, p, s), a.v, a.type_v, row_at(a, b, h, a.tk, a.dv_width, from + s),
+                    a.dv_width, lane);
+    }
+    sum = warp_sum(sum);
+    put_row(acc, 1 / sum, a.out, a.type_out, row_at(a, b, h, a.tq, a.dv_width, i), a.dv_width, lane);
+    if (lane == 0 && a.lse)
+        a.lse[((int64_t)b * a.heads + h) * a.tq + i] = most + logf(sum);
+}
+
+/* p of (query i, key j), and p (dp - delta) with dp = dy v. */
+static __device__ __forceinline__ float2 back(const attention_args &a, int b, int h, int i, int j, float lse,
+                                              float delta)
+{
+    float p = expf(
+        a.scale * dot(a.q, a.type_q, row_at(a, b, h, a.tq, a.d, i), a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d) -
+        lse);
+    float dp = dot(a.dy, a.type_dy, row_at(a, b, h, a.tq, a.dv_width, i), a.v, a.type_v,
+                   row_at(a, b, h, a.tk, a.dv_width, j), a.dv_width);
+    return make_float2(p, p * (dp - delta));
+}
+
+ATTENTION_KERNEL(dq_kernel)
+{
+    ROW_OR_RETURN(a.tq);
+    const int seen = attention_seen(a, i);
+    const int64_t stat = ((int64_t)b * a.heads + h) * a.tq + i, y = row_at(a, b, h, a.tq, a.dv_width, i);
+    const float lse = a.lse_in[stat];
+    float acc[PARTS] = {}, delta = 0;
+    for (int e = lane; e < a.dv_width; e += 32)
+        delta = fmaf(kn_load(a.dy, a.type_dy, y + e), kn_load(a.y, a.type_y, y + e), delta);
+    delta = warp_sum(delta);
+    if (lane == 0)
+        a.delta[stat] = delta;
+    for (int from = 0; from < seen; from += 32) {
+        float ds = from + lane < seen ? back(a, b, h, i, from + lane, lse, delta).y : 0.f;
+        for (int s = 0; s < 32 && from + s < seen; s++)
+            add_row(acc, __shfl_sync(0xffffffffu, ds, s), a.k, a.type_k, row_at(a, b, h, a.tk, a.d, from + s), a.d,
+                    lane);
+    }
+    put_row(acc, a.scale, a.dq, a.type_dq, row_at(a, b, h, a.tq, a.d, i), a.d, lane);
+}
+
+ATTENTION_KERNEL(dkdv_kernel)
+{
+    ROW_OR_RETURN(a.tk); /* i is a key */
+    const int64_t stat = ((int64_t)b * a.heads + h) * a.tq;
+    const int first = a.causal && i > a.past ? i - a.past : 0;
+    float dk[PARTS] = {}, dv[PARTS] = {};
+    for (int from = first; from < a.tq; from += 32) {
+        int j = from + lane;
+        float2 w = j < a.tq ? back(a, b, h, j, i, a.lse_in[stat + j], a.delta[stat + j]) : make_float2(0, 0);
+        for (int s = 0; s < 32 && from + s < a.tq; s++) {
+            add_row(dv, __shfl_sync(0xffffffffu, w.x, s), a.dy, a.type_dy, row_at(a, b, h, a.tq, a.dv_width, from + s),
+                    a.dv_width, lane);
+            add_row(dk, __shfl_sync(0xffffffffu, w.y, s), a.q, a.type_q, row_at(a, b, h, a.tq, a.d, from + s), a.d,
+                    lane);
+        }
+    }
+    put_row(dk, a.scale, a.dk, a.type_dk, row_at(a, b, h, a.tk, a.d, i), a.d, lane);
+    put_row(dv, 1, a.dv, a.type_dv, row_at(a, b, h, a.tk, a.dv_width, i), a.dv_width, lane);
+}
+
+static es_status shape_of(const kn_call *c, const kn_tensor *q, const kn_tensor *v, attention_args *a, es_error *err)
+{
+    a->n = q->shape.d[0], a->tq = q->shape.d[1], a->heads = q->shape.d[2], a->d = q->shape.d[3];
+    a->tk = v->shape.d[1], a->dv_width = v->shape.d[3];
+    a->causal = c->a->causal, a->past = a->tk - a->tq, a->scale = c->a->alpha;
+    if (a->d > WIDTH_MAX || a->dv_width > WIDTH_MAX)
+        return es_fail(err, ES_UNSUPPORTED, "cuda", "attention heads of %d and %d: at most %d wide", a->d, a->dv_width,
+                       (int)WIDTH_MAX);
+    return ES_OK;
+}
+
+#define TAKE(name, tensor) a.name = (tensor).p, a.type_##name = (tensor).dtype
+#define ROWS_GRID(rows) (unsigned)kn_ceil((int64_t)a.n *a.heads *(rows), WARPS), 32 * WARPS, 0, kn_stream(c)
+
+extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
+{
+    attention_args a = {};
+    ES_RETURN(shape_of(c, &c->in[0], &c->in[2], &a, err));
+    TAKE(q, c->in[0]), TAKE(k, c->in[1]), TAKE(v, c->in[2]), TAKE(out, c->out[0]);
+    a.lse = (float *)c->out[1].p;
+    if (kn_attention_fits_bf16(&a))
+        kn_attention_bf16(&a, kn_stream(c));
+    else if ((int64_t)a.n * a.heads * a.tq > 0)
+        forward_kernel<<<ROWS_GRID(a.tq)>>>(a);
+    KN_LAUNCHED("attention");
+    return ES_OK;
+}
+
+extern "C" size_t kn_cuda_attention_grad_scratch(const kn_call *c)
+{
+    const kn_shape *q = &c->in[1].shape;
+    return sizeof(float) * (size_t)q->d[0] * (size_t)q->d[1] * (size_t)q->d[2];
+}
+
+extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
+{
+    attention_args a = {};
+    ES_RETURN(shape_of(c, &c->in[1], &c->in[3], &a, err));
+    TAKE(dy, c->in[0]), TAKE(q, c->in[1]), TAKE(k, c->in[2]), TAKE(v, c->in[3]), TAKE(y, c->in[4]);
+    TAKE(dq, c->out[0]), TAKE(dk, c->out[1]), TAKE(dv, c->out[2]);
+    a.lse_in = (const float *)c->in[5].p;
+    a.delta = (float *)c->scratch;
+    if ((int64_t)a.n * a.heads * a.tq * a.tk == 0)
+        return ES_OK;
+    if (kn_attention_fits_bf16(&a)) {
+        kn_attention_bf16_grad(&a, kn_stream(c));
+    } else {
+        dq_kernel<<<ROWS_GRID(a.tq)>>>(a);
+        dkdv_kernel<<<ROWS_GRID(a.tk)>>>(a);
+    }
+    KN_LAUNCHED("attention_grad");
+    return ES_OK;
+}

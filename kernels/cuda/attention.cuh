@@ -1,0 +1,35 @@
+/* attention.cuh - attention on a GPU in two ways: on tensor cores for bf16 heads of 64 (attention_bf16.cu), and plainly for every other type and size (attention.cu).
+ *
+ * Operands are [n, t, heads, d] as linear layers leave them: a head's rows are `ld` elements apart. lse and delta are [n, heads, tq] in fp32. Nothing of the size tq x tk is
+ * ever stored: scores are computed again in the backward pass (Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691), whose two halves are two kernels, by queries
+ * and by keys, so that every sum has one owner and one order: no atomics, the same bits every time.
+ */
+#ifndef KN_CUDA_ATTENTION_CUH
+#define KN_CUDA_ATTENTION_CUH
+
+#include "kernels/cuda/cuda.cuh"
+
+struct attention_args {
+    const void *q, *k, *v, *y, *dy;
+    void *out, *dq, *dk, *dv; /* out: y of the forward pass */
+    const float *lse_in;
+    float *lse, *delta; /* delta: sum over a row of dy y; lse NULL: not wanted */
+    int type_q, type_k, type_v, type_y, type_dy, type_out, type_dq, type_dk, type_dv;
+    int n, heads, tq, tk, d, dv_width;
+    int past; /* causal: query i sees keys up to i + past */
+    int causal;
+    float scale;
+};
+
+/* Keys that query i sees. */
+static __host__ __device__ __forceinline__ int attention_seen(const attention_args &a, int i)
+{
+    int seen = a.causal ? i + a.past + 1 : a.tk;
+    return seen < a.tk ? seen : a.tk;
+}
+
+bool kn_attention_fits_bf16(const attention_args *a); /* all bf16, 64 wide, aligned */
+void kn_attention_bf16(const attention_args *a, cudaStream_t stream);
+void kn_attention_bf16_grad(const attention_args *a, cudaStream_t stream); /* writes delta */
+
+#endif
