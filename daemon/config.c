@@ -4,10 +4,14 @@
 #include <string.h>
 
 #include "base/yaml.h"
+#include "daemon/wire_codec.h"
 
 void dm_config_default(dm_config *c)
 {
     *c = (dm_config){.controls = 1, .log = ES_LOG_INFO, .coord = dm_options_default()};
+    c->limits = dm_limits_default();
+    c->weights_free_bytes = (int64_t)1 << 30;
+    c->weights_per_key_bytes = (int64_t)64 << 30;
     snprintf(c->dir, sizeof c->dir, "/var/lib/espalier");
     snprintf(c->control[0], sizeof c->control[0], "tcp://127.0.0.1:5700");
     snprintf(c->data, sizeof c->data, "tcp://127.0.0.1:5701");
@@ -93,6 +97,24 @@ static es_status config_kept(const es_yaml_node *root, dm_config *c, es_error *e
     return ES_OK;
 }
 
+/* What one user, connection or key may take. */
+static es_status config_limits(const es_yaml_node *root, dm_config *c, es_error *err)
+{
+    const int64_t top = (int64_t)1 << 50;
+    dm_limit_options *l = &c->limits;
+    ES_RETURN(config_int(root, "client_priority_max", -1000, 1000, &c->coord.client_priority_max, err));
+    ES_RETURN(config_int(root, "searches_per_user", 1, 1000000, &c->coord.searches_per_user, err));
+    ES_RETURN(es_yaml_get_i64(root, "queued_bytes_per_user", 1 << 16, (int64_t)1 << 40, &c->coord.queued_bytes_per_user,
+                              err));
+    ES_RETURN(config_int(root, "peer_messages_per_s", 1, 10000000, &l->messages_per_s, err));
+    ES_RETURN(es_yaml_get_i64(root, "peer_bytes_per_s", 1 << 16, (int64_t)1 << 40, &l->bytes_per_s, err));
+    ES_RETURN(es_yaml_get_i64(root, "peer_queue_bytes", DM_DATA_MAX, top, &l->queue_bytes, err));
+    ES_RETURN(config_int(root, "peers_max", 10, 10000000, &l->peers_max, err));
+    ES_RETURN(es_yaml_get_i64(root, "weights_max_bytes", 0, top, &c->weights_max_bytes, err));
+    ES_RETURN(es_yaml_get_i64(root, "weights_free_bytes", 0, top, &c->weights_free_bytes, err));
+    return es_yaml_get_i64(root, "weights_per_key_bytes", 1 << 20, top, &c->weights_per_key_bytes, err);
+}
+
 static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)
 {
     static const char *const keys[] = {"dir",
@@ -118,6 +140,13 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
                                        "client_priority_max",
                                        "searches_per_user",
                                        "queued_bytes_per_user",
+                                       "peer_messages_per_s",
+                                       "peer_bytes_per_s",
+                                       "peer_queue_bytes",
+                                       "peers_max",
+                                       "weights_max_bytes",
+                                       "weights_free_bytes",
+                                       "weights_per_key_bytes",
                                        NULL};
     static const char *const tokens[] = {"auto", "always", "never", NULL};
     static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
@@ -146,10 +175,7 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     ES_RETURN(config_int(root, "failures_max", 1, 1000, &c->coord.failures_max, err));
     ES_RETURN(config_int(root, "losses_max", 0, 1000000, &c->coord.losses_max, err));
     ES_RETURN(config_int(root, "drain_after", 0, 1000000, &c->coord.drain_after, err));
-    ES_RETURN(config_int(root, "client_priority_max", -1000, 1000, &c->coord.client_priority_max, err));
-    ES_RETURN(config_int(root, "searches_per_user", 1, 1000000, &c->coord.searches_per_user, err));
-    ES_RETURN(es_yaml_get_i64(root, "queued_bytes_per_user", 1 << 16, (int64_t)1 << 40, &c->coord.queued_bytes_per_user,
-                              err));
+    ES_RETURN(config_limits(root, c, err));
     return es_yaml_get_i64(root, "events_kept", 1000, INT64_MAX / 2, &c->coord.events_kept, err);
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "daemon/coord.h"
 #include "daemon/http_access.h"
+#include "daemon/limits.h"
 
 enum { DM_CONFIG_TEXT = 256, DM_CONTROLS_MAX = 4 };
 
@@ -19,7 +20,11 @@ typedef struct dm_config {
     char data[DM_CONFIG_TEXT], status[DM_CONFIG_TEXT], http[DM_CONFIG_TEXT]; /* status, http: "" for none */
     char keys[DM_CONFIG_TEXT + 8];                                           /* folder of key files; "": DIR/keys */
     dm_http_token http_token;
-    bool insecure; /* tcp without CURVE */
+    bool insecure;                 /* tcp without CURVE */
+    dm_limit_options limits;       /* of a tcp connection */
+    int64_t weights_max_bytes;     /* of weights.db; 0: none */
+    int64_t weights_free_bytes;    /* of its disk, kept free */
+    int64_t weights_per_key_bytes; /* a key may add so much at once, and again in each weights_grace_s */
     es_log_level log;
     bool log_json;
     int weights_grace_s;                 /* a weights version that nothing needs stays for so long */

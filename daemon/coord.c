@@ -8,7 +8,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 
-enum { RETRY_MS = 1000, IDLE_MS = 1000, PRUNE_EVERY_MS = 60000 };
+enum { RETRY_MS = 1000, IDLE_MS = 1000, NOISE_LOG_MS = 10000, PRUNE_EVERY_MS = 60000 };
 
 dm_options dm_options_default(void)
 {
@@ -288,7 +288,11 @@ void dm_coord_deliver_as(dm_coord *c, const dm_addr *from, const dm_who *who, co
     if (c->requests_n == 0)
         coord_read_clock(c);
     if (dm_decode(&espalier__wire__from_peer__descriptor, bytes, n, &base, &why) != ES_OK) {
-        es_log(ES_LOG_WARN, "a frame of %zu bytes is no message: %s", n, why.text);
+        if (c->noise++ == 0 || c->now_ms - c->noise_ms >= NOISE_LOG_MS) { /* a peer cannot fill the log */
+            c->noise_ms = c->now_ms;
+            es_log(ES_LOG_WARN, "%s sends what is no message: %s (%" PRIu64 " so far)",
+                   who->local ? "a local peer" : who->name, why.text, c->noise);
+        }
         dm_coord_refuse(c, from, 0, &why);
         return;
     }

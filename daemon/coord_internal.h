@@ -172,6 +172,8 @@ struct dm_coord {
     dm_request requests[DM_TURN_MESSAGES];
     int requests_n;
     uint64_t messages, turns, failed_turns; /* for metrics */
+    uint64_t noise;                         /* frames that were no message */
+    int64_t noise_ms;
     int64_t commit_ns;
 };
 

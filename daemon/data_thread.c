@@ -13,11 +13,12 @@
 #include "base/log.h"
 #include "daemon/weights.h"
 
-enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 60000, DROPS_MAX = 256 };
+enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 60000, DROPS_MAX = 256, TCP_RECEIVE_HWM = 16 };
 
 struct dm_data {
     void *router, *pair, *control; /* control: the main thread's end of the pair */
     dm_auth *auth;
+    dm_limits *limits;
     dm_weights *weights;
     pthread_t thread;
     bool started;
@@ -77,9 +78,24 @@ static void data_close(data_message *m)
 
 static void data_give(dm_data *d, data_message *m)
 {
-    if (m->reply.data && zmq_send(d->router, zmq_msg_data(&m->from), zmq_msg_size(&m->from), ZMQ_SNDMORE) >= 0)
-        zmq_send(d->router, m->reply.data, m->reply.n, 0);
+    if (m->reply.data) /* dropped when the peer reads too slowly: it asks again */
+        dm_limits_send(d->limits, d->router, zmq_msg_data(&m->from), zmq_msg_size(&m->from), m->reply.data, m->reply.n);
     data_close(m);
+}
+
+static bool data_within(dm_data *d, data_message *m)
+{
+    es_error why, err;
+    int64_t now = es_clock_mono_ms(es_clock_system());
+    const void *id = zmq_msg_data(&m->from), *body = zmq_msg_data(&m->body);
+    size_t id_n = zmq_msg_size(&m->from), n = zmq_msg_size(&m->body);
+    dm_verdict v = dm_limits_take(d->limits, id, id_n, &m->who, n, now, &why);
+    dm_bytes reply;
+    if (v == DM_TELL && dm_weights_refusal(body, n, &why, &reply, &err) == ES_OK) {
+        dm_limits_send(d->limits, d->router, id, id_n, reply.data, reply.n);
+        free(reply.data);
+    }
+    return v == DM_PASS;
 }
 
 static es_status data_answer_all(dm_data *d, data_message *batch, int n, es_error *err)
@@ -99,7 +115,7 @@ static void data_batch(dm_data *d)
     size_t bytes = 0;
     int n = 0;
     for (int taken = 0; taken < BATCH_MESSAGES && bytes < BATCH_BYTES && data_take(d, &batch[n]); taken++) {
-        if (dm_auth_who(d->auth, &batch[n].body, &batch[n].who))
+        if (dm_auth_who(d->auth, &batch[n].body, &batch[n].who) && data_within(d, &batch[n]))
             bytes += zmq_msg_size(&batch[n++].body);
         else
             data_close(&batch[n]);
@@ -186,15 +202,20 @@ static void *data_main(void *ctx)
     return NULL;
 }
 
-es_status dm_data_start(void *zmq, dm_auth *auth, const char *endpoint, const char *path, dm_data **out, es_error *err)
+es_status dm_data_start(const dm_data_options *o, dm_data **out, es_error *err)
 {
     dm_data *d = *out = es_xcalloc(1, sizeof *d);
     es_status s = ES_OK;
-    d->grace_ms = 600000;
-    int hwm = 1000, linger = 0;
+    bool tcp = strncmp(o->endpoint, "tcp://", 6) == 0;
+    int send_hwm = 1000, receive_hwm = tcp ? TCP_RECEIVE_HWM : 1000, linger = 0, yes = 1;
     int64_t max = DM_DATA_MAX;
-    d->auth = auth;
-    ES_GOTO(dm_weights_open(path, &d->weights, err));
+    void *zmq = o->zmq;
+    const char *endpoint = o->endpoint;
+    d->grace_ms = 600000;
+    d->auth = o->auth;
+    d->limits = dm_limits_new(&o->limits);
+    ES_GOTO(dm_weights_open(o->path, &d->weights, err));
+    dm_weights_set_quota(d->weights, &o->quota);
     d->router = zmq_socket(zmq, ZMQ_ROUTER);
     d->pair = zmq_socket(zmq, ZMQ_PAIR);
     d->control = zmq_socket(zmq, ZMQ_PAIR);
@@ -202,11 +223,13 @@ es_status dm_data_start(void *zmq, dm_auth *auth, const char *endpoint, const ch
         s = es_fail(err, ES_IO, endpoint, "no more sockets: %s", zmq_strerror(errno));
         goto fail;
     }
-    zmq_setsockopt(d->router, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(d->router, ZMQ_SNDHWM, &send_hwm, sizeof send_hwm);
+    zmq_setsockopt(d->router, ZMQ_RCVHWM, &receive_hwm, sizeof receive_hwm);
+    zmq_setsockopt(d->router, ZMQ_ROUTER_MANDATORY, &yes, sizeof yes);
     zmq_setsockopt(d->router, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(d->control, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(d->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    ES_GOTO(dm_auth_bind(auth, d->router, "data", endpoint, d->endpoint, err));
+    ES_GOTO(dm_auth_bind(d->auth, d->router, "data", endpoint, d->endpoint, err));
     if (zmq_bind(d->pair, "inproc://data-orders") != 0 || zmq_connect(d->control, "inproc://data-orders") != 0) {
         s = es_fail(err, ES_IO, "inproc", "%s", zmq_strerror(errno));
         goto fail;
@@ -276,6 +299,7 @@ void dm_data_stop(dm_data **pd)
     if (d->control)
         zmq_close(d->control);
     dm_weights_close(&d->weights);
+    dm_limits_free(&d->limits);
     free(d);
     *pd = NULL;
 }

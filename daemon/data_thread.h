@@ -1,6 +1,6 @@
 /* data_thread.h - the thread that serves weights: a ROUTER for DataRequests, with its own connection to weights.db.
  *
- *     dm_data *d; dm_data_start(zmq_context, auth, "tcp://0.0.0.0:5701", "weights.db", &d, err);
+ *     dm_data *d; dm_data_start(&(dm_data_options){.zmq = context, .auth = auth, .endpoint = "tcp://0.0.0.0:5701", .path = "weights.db"}, &d, err);
  *     dm_data_drop(d, hex);                 // later, between requests
  *     dm_data_stop(&d);                     // joins
  *
@@ -10,11 +10,19 @@
 #define DM_DATA_THREAD_H
 
 #include "daemon/auth.h"
+#include "daemon/limits.h"
+#include "daemon/weights.h"
 
 typedef struct dm_data dm_data;
-es_status dm_data_start(void *zmq, dm_auth *auth, const char *endpoint, const char *path, dm_data **out,
-                        es_error *err) ES_MUST_CHECK; /* borrows zmq and auth */
-const char *dm_data_endpoint(const dm_data *d);       /* as bound: with the port */
+typedef struct dm_data_options {
+    void *zmq;     /* context; borrowed */
+    dm_auth *auth; /* borrowed */
+    const char *endpoint, *path;
+    dm_limit_options limits; /* of a tcp connection */
+    dm_quota quota;
+} dm_data_options;
+es_status dm_data_start(const dm_data_options *o, dm_data **out, es_error *err) ES_MUST_CHECK;
+const char *dm_data_endpoint(const dm_data *d); /* as bound: with the port */
 /* How long an orphaned chunk and a version that nobody put again stay; may change while it runs. */
 void dm_data_set_grace(dm_data *d, int64_t ms);
 /* False: too many are on their way already. */

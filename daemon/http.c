@@ -87,7 +87,7 @@ es_status dm_http_start(const char *address, const dm_http_rule *rule, dm_http *
     dm_http *h = es_xcalloc(1, sizeof *h);
     pthread_mutex_init(&h->lock, NULL);
     h->rule = *rule;
-    h->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD, 0, NULL, NULL, http_request, h, MHD_OPTION_SOCK_ADDR,
+    h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD, 0, NULL, NULL, http_request, h, MHD_OPTION_SOCK_ADDR,
                                  &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
                                  MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                  (size_t)16384, MHD_OPTION_END);

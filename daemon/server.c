@@ -21,13 +21,17 @@
 #include "daemon/collect.h"
 #include "daemon/data_thread.h"
 #include "daemon/http.h"
+#include "daemon/limits.h"
 #include "daemon/weights.h"
 #include "daemon/wire_codec.h"
+
+enum { LOCAL_HWM = 100000, TCP_RECEIVE_HWM = 64, TCP_SEND_HWM = 4096 };
 
 struct dm_server {
     dm_config config;
     void *zmq, *router, *pub;
     dm_auth *auth;
+    dm_limits *limits;
     int lock;
     dm_data *data;
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
@@ -45,8 +49,7 @@ struct dm_server {
 static void server_send(void *ctx, const dm_addr *to, const void *bytes, size_t n)
 {
     dm_server *s = ctx;
-    if (zmq_send(s->router, to->id, to->n, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-        zmq_send(s->router, bytes, n, ZMQ_DONTWAIT);
+    dm_limits_send(s->limits, s->router, to->id, to->n, bytes, n); /* dropped: the peer asks again */
 }
 
 static void server_publish(void *ctx, const char *topic, const char *json)
@@ -102,26 +105,50 @@ static es_status server_lock(dm_server *s, es_error *err)
 
 static es_status server_sockets(dm_server *s, es_error *err)
 {
-    int hwm = 100000, linger = 500, zero = 0, backlog = 4096;
-    int64_t max = DM_CONTROL_MAX;
+    int linger = 500, zero = 0, backlog = 4096, yes = 1, status_hwm = 10000;
+    int64_t max = DM_CONTROL_MAX, subscription_max = 4096;
     s->router = zmq_socket(s->zmq, ZMQ_ROUTER);
     if (!s->router)
         return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
-    zmq_setsockopt(s->router, ZMQ_SNDHWM, &hwm, sizeof hwm);
-    zmq_setsockopt(s->router, ZMQ_RCVHWM, &hwm, sizeof hwm);
+    /* What cannot be sent is then told, and counted (limits.h). */
+    zmq_setsockopt(s->router, ZMQ_ROUTER_MANDATORY, &yes, sizeof yes);
     zmq_setsockopt(s->router, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(s->router, ZMQ_BACKLOG, &backlog, sizeof backlog);
     zmq_setsockopt(s->router, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    for (int i = 0; i < s->config.controls; i++)
+    for (int i = 0; i < s->config.controls; i++) {
+        /* Messages that wait, of one peer: a stranger's are few; local programs (a load test) may run ahead. Holds for endpoints bound after it. */
+        bool tcp = strncmp(s->config.control[i], "tcp://", 6) == 0;
+        int in = tcp ? TCP_RECEIVE_HWM : LOCAL_HWM, out = tcp ? TCP_SEND_HWM : LOCAL_HWM;
+        zmq_setsockopt(s->router, ZMQ_RCVHWM, &in, sizeof in);
+        zmq_setsockopt(s->router, ZMQ_SNDHWM, &out, sizeof out);
         ES_RETURN(dm_auth_bind(s->auth, s->router, "control", s->config.control[i], s->bound[i], err));
+    }
     if (!s->config.status[0])
         return ES_OK;
     s->pub = zmq_socket(s->zmq, ZMQ_PUB);
     if (!s->pub)
         return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
-    zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s->pub, ZMQ_SNDHWM, &status_hwm, sizeof status_hwm);
+    zmq_setsockopt(s->pub, ZMQ_MAXMSGSIZE, &subscription_max, sizeof subscription_max);
     zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
     return dm_auth_bind(s->auth, s->pub, "status", s->config.status, s->status, err);
+}
+
+/* Weights are large and their peers many requests ahead: four times the messages, 64 times the bytes of control. */
+static es_status server_data(dm_server *s, es_error *err)
+{
+    const dm_config *c = &s->config;
+    dm_data_options o = {.zmq = s->zmq,
+                         .auth = s->auth,
+                         .endpoint = c->data,
+                         .path = s->weights_path,
+                         .limits = c->limits,
+                         .quota = {c->weights_max_bytes, c->weights_free_bytes, c->weights_per_key_bytes,
+                                   (int64_t)c->weights_grace_s * 1000}};
+    o.limits.messages_per_s *= 4;
+    o.limits.bytes_per_s *= 64;
+    o.limits.queue_bytes *= 2;
+    return dm_data_start(&o, &s->data, err);
 }
 
 static es_status server_http(dm_server *s, es_error *err)
@@ -184,10 +211,11 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
                                              .curve = dm_config_has_tcp(&s->config),
                                              .insecure = s->config.insecure},
                           &s->auth, err);
+    s->limits = dm_limits_new(&s->config.limits);
     if (status == ES_OK)
         status = server_sockets(s, err);
     if (status == ES_OK)
-        status = dm_data_start(s->zmq, s->auth, s->config.data, s->weights_path, &s->data, err);
+        status = server_data(s, err);
     if (status == ES_OK)
         status = dm_weights_open(s->weights_path, &s->weights, err);
     if (status != ES_OK)
@@ -239,8 +267,11 @@ static void server_metrics(dm_server *s)
     es_str_addf(
         &text,
         "# HELP espalier_refused_total Handshakes with unknown keys, and messages of keys that were taken back.\n"
-        "# TYPE espalier_refused_total counter\nespalier_refused_total %" PRIu64 "\n",
-        dm_auth_refused(s->auth));
+        "# TYPE espalier_refused_total counter\nespalier_refused_total %" PRIu64 "\n"
+        "# HELP espalier_limited_total Messages of peers over their rate, and answers to peers that read too slowly.\n"
+        "# TYPE espalier_limited_total counter\nespalier_limited_total{what=\"messages\"} %" PRIu64 "\n"
+        "espalier_limited_total{what=\"answers\"} %" PRIu64 "\n",
+        dm_auth_refused(s->auth), dm_limits_refused(s->limits), dm_limits_dropped(s->limits));
     dm_http_update(s->http, text.p, sick ? es_error_line(&err, line, sizeof line) : NULL);
     es_str_free(&text);
     s->metrics_at_ms = now + 1000;
@@ -262,6 +293,20 @@ static void server_descriptors(dm_server *s)
     s->descriptors_gone = gone;
 }
 
+/* Whether the sender keeps to its limits; if not, it is told now and then. */
+static bool server_within(dm_server *s, zmq_msg_t *id, zmq_msg_t *body, const dm_who *who)
+{
+    es_error why;
+    dm_bytes reply;
+    int64_t now = es_clock_mono_ms(es_clock_system());
+    dm_verdict v = dm_limits_take(s->limits, zmq_msg_data(id), zmq_msg_size(id), who, zmq_msg_size(body), now, &why);
+    if (v == DM_TELL && dm_refusal(zmq_msg_data(body), zmq_msg_size(body), &why, &reply, NULL) == ES_OK) {
+        dm_limits_send(s->limits, s->router, zmq_msg_data(id), zmq_msg_size(id), reply.data, reply.n);
+        free(reply.data);
+    }
+    return v == DM_PASS;
+}
+
 /* Takes what is there, at most one turn's worth. */
 static void server_receive(dm_server *s)
 {
@@ -279,7 +324,8 @@ static void server_receive(dm_server *s)
         while (more) /* the last frame is the message */
             more = zmq_msg_recv(&body, s->router, 0) >= 0 && zmq_msg_more(&body);
         dm_who who;
-        if (zmq_msg_size(&id) <= DM_ADDR_MAX && dm_auth_who(s->auth, &body, &who)) {
+        if (zmq_msg_size(&id) <= DM_ADDR_MAX && dm_auth_who(s->auth, &body, &who) &&
+            server_within(s, &id, &body, &who)) {
             from.n = (uint8_t)zmq_msg_size(&id);
             memcpy(from.id, zmq_msg_data(&id), from.n);
             dm_coord_deliver_as(s->coord, &from, &who, zmq_msg_data(&body), zmq_msg_size(&body));
@@ -338,6 +384,7 @@ void dm_server_close(dm_server **ps)
         zmq_close(s->router);
     if (s->pub)
         zmq_close(s->pub);
+    dm_limits_free(&s->limits);
     dm_auth_close(&s->auth);
     if (s->zmq)
         zmq_ctx_term(s->zmq);

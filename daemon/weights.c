@@ -30,6 +30,7 @@ void dm_weights_close(dm_weights **w)
     if (!*w)
         return;
     dm_db_close(&(*w)->db);
+    dm_quota_free(*w);
     free(*w);
     *w = NULL;
 }
@@ -283,9 +284,16 @@ es_status dm_weights_answer_as(dm_weights *w, const dm_who *who, const void *byt
         const dm_data_request *m = (const dm_data_request *)base;
         a.why.code = ES_OK;
         id = m->request_id;
+        size_t stores = m->what_case == ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_CHUNK ? m->put_chunk->data.len
+                        : m->what_case == ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_MANIFEST
+                            ? m->put_manifest->manifest.len
+                            : 0;
         if (dm_role_may_data(who, m, &a.why) == ES_OK) {
             a.why.code = ES_OK;
-            s = answer_dispatch(&a, m, err);
+            if (stores)
+                s = dm_quota_take(w, who, stores, now_ms, &a.why, err);
+            if (s == ES_OK && a.why.code == ES_OK)
+                s = answer_dispatch(&a, m, err);
         }
     }
     if (s == ES_OK)

@@ -21,6 +21,12 @@ typedef struct dm_weights dm_weights;
 
 es_status dm_weights_open(const char *path, dm_weights **out, es_error *err) ES_MUST_CHECK;
 void dm_weights_close(dm_weights **w);
+/* How much may be stored: all in all, so that the disk keeps room, and of one key (local peers excepted): per_key_bytes at once, and again in each
+ * per_key_ms. What nothing needs goes after the grace, so with per_key_ms = grace a key's garbage stays below twice that. 0: no limit. */
+typedef struct dm_quota {
+    int64_t max_bytes, free_bytes, per_key_bytes, per_key_ms;
+} dm_quota;
+void dm_weights_set_quota(dm_weights *w, const dm_quota *q);
 es_status dm_weights_begin(dm_weights *w, es_error *err) ES_MUST_CHECK;
 es_status dm_weights_commit(dm_weights *w, es_error *err) ES_MUST_CHECK;
 void dm_weights_rollback(dm_weights *w);

@@ -1,11 +1,20 @@
-/* weights_internal.h - what weights.c (answering) and weights_keep.c (letting go, checking) share. */
+/* weights_internal.h - what weights.c (answering), weights_keep.c (letting go, checking) and weights_quota.c (room) share. */
 #ifndef DM_WEIGHTS_INTERNAL_H
 #define DM_WEIGHTS_INTERNAL_H
 
+#include "daemon/limits.h"
+#include "daemon/map.h"
 #include "daemon/weights.h"
 
 struct dm_weights {
     dm_db *db;
+    dm_quota quota;
+    dm_map keys; /* what each key stored lately; weights_quota.c */
 };
+
+/* Whether `who` may store so many bytes more; if not, *why. */
+es_status dm_quota_take(dm_weights *w, const dm_who *who, size_t bytes, int64_t now_ms, es_error *why,
+                        es_error *err) ES_MUST_CHECK;
+void dm_quota_free(dm_weights *w);
 
 #endif

@@ -97,6 +97,24 @@ void dm_message_free(ProtobufCMessage **m)
     *m = NULL;
 }
 
+es_status dm_refusal(const void *request, size_t n, const es_error *why, dm_bytes *out, es_error *err)
+{
+    ProtobufCMessage *m = NULL;
+    ES_RETURN(dm_decode(&espalier__wire__from_peer__descriptor, request, n, &m, err));
+    Espalier__Wire__Error e = ESPALIER__WIRE__ERROR__INIT;
+    dm_to_peer r = ESPALIER__WIRE__TO_PEER__INIT;
+    e.code = (char *)(uintptr_t)es_status_name(why->code);
+    e.where = (char *)(uintptr_t)why->where;
+    e.text = (char *)(uintptr_t)why->text;
+    r.version = DM_WIRE_VERSION;
+    r.request_id = ((const dm_from_peer *)m)->request_id;
+    r.what_case = ESPALIER__WIRE__TO_PEER__WHAT_ERROR;
+    r.error = &e;
+    es_status s = dm_encode(&r.base, DM_CONTROL_MAX, out, err);
+    dm_message_free(&m);
+    return s;
+}
+
 es_status dm_error_status(const Espalier__Wire__Error *e, es_error *err)
 {
     es_status code = ES_IO;

@@ -43,6 +43,9 @@ es_status dm_decode(const ProtobufCMessageDescriptor *d, const void *data, size_
                     es_error *err) ES_MUST_CHECK;
 void dm_message_free(ProtobufCMessage **m); /* of dm_decode; NULL-safe */
 
+/* The Error that answers a FromPeer, whose request_id is read from it. */
+es_status dm_refusal(const void *request, size_t n, const es_error *why, dm_bytes *out, es_error *err) ES_MUST_CHECK;
+
 /* An Error message as a status: unknown codes become ES_IO. Returns the status. */
 es_status dm_error_status(const Espalier__Wire__Error *e, es_error *err);
 
