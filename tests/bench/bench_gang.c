@@ -22,7 +22,6 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "supernet/gang.h"
-#include "supernet/methods.h"
 
 enum { RANKS_MAX = 64, IMAGES = 10000, IMAGE = 3073 };
 
