@@ -27,7 +27,43 @@ struct bn_sums {
     int add_gamma, add_beta;
 };
 
-template <int W>
+/* A thread's rows, BATCH at a time: loads first, so that their latencies overlap. `each` is called with one row's numbers. */
+template <int BATCH, int W, int TYPE, typename F>
+static __device__ __forceinline__ void one_operand(const kn_columns &k, const kn_place &p, const void *x, int type,
+                                                   F each)
+{
+    for (int64_t r = p.first + p.lane; r < p.end; r += BATCH * k.lanes) {
+        kn_raw<W, TYPE> raw[BATCH];
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * k.lanes < p.end)
+                raw[b].load(x, type, (r + b * k.lanes) * k.channels + p.channel);
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * k.lanes < p.end)
+                each(raw[b], (r + b * k.lanes) * k.channels + p.channel);
+    }
+}
+
+template <int BATCH, int W, int TYPE, typename F>
+static __device__ __forceinline__ void two_operands(const kn_columns &k, const kn_place &p, const bn_args &a, F each)
+{
+    for (int64_t r = p.first + p.lane; r < p.end; r += BATCH * k.lanes) {
+        kn_raw<W, TYPE> x[BATCH], d[BATCH];
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * k.lanes < p.end) {
+                x[b].load(a.x, a.x_type, (r + b * k.lanes) * k.channels + p.channel);
+                d[b].load(a.dy, a.dy_type, (r + b * k.lanes) * k.channels + p.channel);
+            }
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * k.lanes < p.end)
+                each(x[b], d[b], (r + b * k.lanes) * k.channels + p.channel);
+    }
+}
+
+template <int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_columns k, bn_args a, bn_sums s)
 {
     extern __shared__ float shared[];
@@ -36,18 +72,16 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_c
     kn_place p = kn_where<W>(k);
     float v[2][W] = {};
     if (p.active) {
-        float first[W], x[W];
-        kn_loadw<W>(first, a.x, a.x_type, p.channel);
-#pragma unroll 4
-        for (int64_t r = p.first + p.lane; r < p.end; r += k.lanes) {
-            kn_loadw<W>(x, a.x, a.x_type, r * k.channels + p.channel);
+        kn_raw<W, TYPE> first;
+        first.load(a.x, a.x_type, p.channel);
+        one_operand<TYPE == KN_BF16 ? 4 : 2, W, TYPE>(k, p, a.x, a.x_type, [&](const kn_raw<W, TYPE> &x, int64_t) {
 #pragma unroll
             for (int w = 0; w < W; w++) {
-                float d = x[w] - first[w];
+                float d = x.get(w) - first.get(w);
                 v[0][w] += d;
                 v[1][w] = fmaf(d, d, v[1][w]);
             }
-        }
+        });
     }
     if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
         return;
@@ -72,34 +106,34 @@ static __device__ __forceinline__ void coefficients(const bn_args &a, int channe
     }
 }
 
-template <int ACT, int W, bool FAST>
+template <int ACT, int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) apply_kernel(kn_columns k, bn_args a)
 {
+    constexpr bool FAST = TYPE == KN_BF16;
     kn_begin();
     kn_place p = kn_where<W>(k);
-    float scale[W], shift[W], x[W];
+    float scale[W], shift[W];
     if (!p.active)
         return;
     coefficients<W>(a, p.channel, scale, shift);
-#pragma unroll 4
-    for (int64_t r = p.first + p.lane; r < p.end; r += k.lanes) {
-        int64_t i = r * k.channels + p.channel;
-        kn_loadw<W>(x, a.x, a.x_type, i);
+    one_operand<TYPE == KN_BF16 ? 4 : 2, W, TYPE>(k, p, a.x, a.x_type, [&](const kn_raw<W, TYPE> &x, int64_t i) {
+        float y[W];
 #pragma unroll
         for (int w = 0; w < W; w++)
-            x[w] = kn_act_of<ACT, FAST>(a.act, 0, fmaf(x[w], scale[w], shift[w]));
-        kn_storew<W>(x, a.out, a.out_type, i);
-    }
+            y[w] = kn_act_of<ACT, FAST>(a.act, 0, fmaf(x.get(w), scale[w], shift[w]));
+        kn_storew<W>(y, a.out, TYPE == KN_ANY_TYPE ? a.out_type : TYPE, i);
+    });
 }
 
-template <int ACT, int W, bool FAST>
+template <int ACT, int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(kn_columns k, bn_args a, bn_sums s)
 {
+    constexpr bool FAST = TYPE == KN_BF16;
     extern __shared__ float shared[];
     __shared__ double total[MOST_ITEMS];
     kn_begin();
     kn_place p = kn_where<W>(k);
-    float v[2][W] = {}, scale[W], mean[W], x[W], d[W];
+    float v[2][W] = {}, scale[W], mean[W];
     if (p.active) {
         float beta[W];
         coefficients<W>(a, p.channel, scale, beta);
@@ -108,18 +142,16 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(
             mean[w] = a.mean[p.channel + w];
             beta[w] = a.beta ? a.beta[p.channel + w] : 0.f;
         }
-#pragma unroll 2
-        for (int64_t r = p.first + p.lane; r < p.end; r += k.lanes) {
-            int64_t i = r * k.channels + p.channel;
-            kn_loadw<W>(x, a.x, a.x_type, i);
-            kn_loadw<W>(d, a.dy, a.dy_type, i);
+        two_operands<TYPE == KN_BF16 ? 2 : 1, W, TYPE>(
+            k, p, a, [&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &d, int64_t) {
 #pragma unroll
-            for (int w = 0; w < W; w++) {
-                float c = x[w] - mean[w], g = d[w] * kn_act_of<ACT, FAST>(a.act, 1, fmaf(c, scale[w], beta[w]));
-                v[0][w] += g;
-                v[1][w] = fmaf(g, c, v[1][w]);
-            }
-        }
+                for (int w = 0; w < W; w++) {
+                    float c = x.get(w) - mean[w],
+                          g = d.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(c, scale[w], beta[w]));
+                    v[0][w] += g;
+                    v[1][w] = fmaf(g, c, v[1][w]);
+                }
+            });
     }
     if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
         return;
@@ -137,13 +169,14 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(
     }
 }
 
-template <int ACT, int W, bool FAST>
+template <int ACT, int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     grad_apply_kernel(kn_columns k, bn_args a, const float *s1, const float *s2)
 {
+    constexpr bool FAST = TYPE == KN_BF16;
     kn_begin();
     kn_place p = kn_where<W>(k);
-    float scale[W], shift[W], x[W], d[W], c1[W], c0[W];
+    float scale[W], shift[W], c1[W], c0[W];
     if (!p.active)
         return;
     coefficients<W>(a, p.channel, scale, shift);
@@ -155,32 +188,34 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
         c1[w] = scale[w] * m2 * rstd;
         c0[w] = scale[w] * m1 - c1[w] * a.mean[p.channel + w];
     }
-#pragma unroll 2
-    for (int64_t r = p.first + p.lane; r < p.end; r += k.lanes) {
-        int64_t i = r * k.channels + p.channel;
-        kn_loadw<W>(x, a.x, a.x_type, i);
-        kn_loadw<W>(d, a.dy, a.dy_type, i);
+    two_operands<TYPE == KN_BF16 ? 2 : 1, W, TYPE>(
+        k, p, a, [&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &dy, int64_t i) {
+            const int type = TYPE == KN_ANY_TYPE ? a.out_type : TYPE;
+            float d[W];
 #pragma unroll
-        for (int w = 0; w < W; w++) {
-            float g = d[w] * kn_act_of<ACT, FAST>(a.act, 1, fmaf(x[w], scale[w], shift[w]));
-            d[w] = fmaf(scale[w], g, -fmaf(c1[w], x[w], c0[w]));
-        }
-        if (a.accumulate) {
-            float old[W];
-            kn_loadw<W>(old, a.out, a.out_type, i);
+            for (int w = 0; w < W; w++) {
+                float v = x.get(w), g = dy.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(v, scale[w], shift[w]));
+                d[w] = fmaf(scale[w], g, -fmaf(c1[w], v, c0[w]));
+            }
+            if (a.accumulate) {
+                float old[W];
+                kn_loadw<W>(old, a.out, type, i);
 #pragma unroll
-            for (int w = 0; w < W; w++)
-                d[w] += old[w];
-        }
-        kn_storew<W>(d, a.out, a.out_type, i);
-    }
+                for (int w = 0; w < W; w++)
+                    d[w] += old[w];
+            }
+            kn_storew<W>(d, a.out, type, i);
+        });
 }
 
 static int64_t rows_of(const kn_tensor *x) { return kn_shape_count(&x->shape) / x->shape.d[x->shape.rank - 1]; }
 
-static int width_of(const kn_tensor *x)
+/* Eight channels a thread when all big tensors have one type; a mixture, or an odd number of channels, goes one by one. */
+static int width_of(const kn_tensor *x, const kn_tensor *out, const kn_tensor *dy)
 {
-    return x->shape.d[x->shape.rank - 1] % KN_VEC == 0 && kn_aligned(x->p) ? KN_VEC : 1;
+    bool one_type = (!out->p || out->dtype == x->dtype) && (!dy || dy->dtype == x->dtype);
+    bool aligned = kn_aligned(x->p) && kn_aligned(out->p) && (!dy || kn_aligned(dy->p));
+    return one_type && aligned && x->shape.d[x->shape.rank - 1] % KN_VEC == 0 ? KN_VEC : 1;
 }
 
 static kn_columns columns_of(const kn_call *c, const kn_tensor *x, int width)
@@ -203,15 +238,16 @@ static bn_args args_of(const kn_call *c, int first)
     return a;
 }
 
-#define BN_LAUNCH(kernel, act, width, fast, k, shared, stream, ...)                                                   \
-    do {                                                                                                              \
-        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes));     \
-        if ((width) == KN_VEC && (fast))                                                                              \
-            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, true>, grid, block, shared, stream, __VA_ARGS__)));  \
-        else if ((width) == KN_VEC)                                                                                   \
-            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, false>, grid, block, shared, stream, __VA_ARGS__))); \
-        else                                                                                                          \
-            kn_launch(kernel<-1, 1, false>, grid, block, shared, stream, __VA_ARGS__);                                \
+#define BN_LAUNCH(kernel, act, width, type, k, shared, stream, ...)                                                    \
+    do {                                                                                                               \
+        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes));      \
+        if ((width) == KN_VEC && (type) == KN_BF16)                                                                    \
+            KN_WITH_ACT(act, ACT,                                                                                      \
+                        (kn_launch(kernel<ACT, KN_VEC, KN_BF16>, grid, block, shared, stream, __VA_ARGS__)));          \
+        else if ((width) == KN_VEC)                                                                                    \
+            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, KN_F32>, grid, block, shared, stream, __VA_ARGS__))); \
+        else                                                                                                           \
+            kn_launch(kernel<-1, 1, KN_ANY_TYPE>, grid, block, shared, stream, __VA_ARGS__);                           \
     } while (0)
 
 /* Partial sums, then two numbers per channel. */
@@ -234,39 +270,41 @@ static bn_sums sums_of(const kn_call *c, const kn_columns *k, int width)
 
 extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
 {
-    int width = width_of(&c->in[0]);
+    int width = width_of(&c->in[0], &c->out[0], NULL);
     kn_columns k = columns_of(c, &c->in[0], width);
     bn_args a = args_of(c, 0);
     bn_sums s = sums_of(c, &k, width);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks), block((unsigned)(k.groups * k.lanes));
 
     s.a = (float *)c->out[1].p, s.b = (float *)c->out[2].p;
-    if (width == KN_VEC)
-        kn_launch(stats_kernel<KN_VEC>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+    if (width == KN_VEC && a.x_type == KN_BF16)
+        kn_launch(stats_kernel<KN_VEC, KN_BF16>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+    else if (width == KN_VEC)
+        kn_launch(stats_kernel<KN_VEC, KN_F32>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
     else
-        kn_launch(stats_kernel<1>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+        kn_launch(stats_kernel<1, KN_ANY_TYPE>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
     a.mean = s.a;
     a.var = s.b;
-    BN_LAUNCH(apply_kernel, a.act, width, a.out_type == KN_BF16, k, 0, kn_stream(c), k, a);
+    BN_LAUNCH(apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a);
     KN_LAUNCHED("batch_norm");
     return ES_OK;
 }
 
 extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err)
 {
-    int width = width_of(&c->in[0]);
+    int width = width_of(&c->in[0], &c->out[0], NULL);
     kn_columns k = columns_of(c, &c->in[0], width);
     bn_args a = args_of(c, 0);
     a.mean = (const float *)c->in[3].p;
     a.var = (const float *)c->in[4].p;
-    BN_LAUNCH(apply_kernel, a.act, width, a.out_type == KN_BF16, k, 0, kn_stream(c), k, a);
+    BN_LAUNCH(apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a);
     KN_LAUNCHED("batch_norm_infer");
     return ES_OK;
 }
 
 static es_status grad(const kn_call *c, bool constants, es_error *err)
 {
-    int width = width_of(&c->in[1]);
+    int width = width_of(&c->in[1], &c->out[0], &c->in[0]);
     kn_columns k = columns_of(c, &c->in[1], width);
     bn_args a = args_of(c, 1);
     bn_sums s = sums_of(c, &k, width);
@@ -276,11 +314,10 @@ static es_status grad(const kn_call *c, bool constants, es_error *err)
     a.var = (const float *)c->in[5].p;
     s.dgamma = (float *)c->out[1].p, s.add_gamma = c->accumulate >> 1 & 1;
     s.dbeta = (float *)c->out[2].p, s.add_beta = c->accumulate >> 2 & 1;
-    bool fast = a.x_type == KN_BF16;
     if (!constants || s.dgamma || s.dbeta)
-        BN_LAUNCH(grad_sums_kernel, a.act, width, fast, k, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+        BN_LAUNCH(grad_sums_kernel, a.act, width, a.x_type, k, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
     if (c->out[0].p)
-        BN_LAUNCH(grad_apply_kernel, a.act, width, fast, k, 0, kn_stream(c), k, a, constants ? NULL : s.a, s.b);
+        BN_LAUNCH(grad_apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a, constants ? NULL : s.a, s.b);
     KN_LAUNCHED("batch_norm_grad");
     return ES_OK;
 }

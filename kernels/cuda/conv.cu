@@ -11,7 +11,8 @@ struct conv_geometry {
     int n, h, w, ci, oh, ow, co, kh, kw, stride, pad, dilation, groups;
     int cg, og;     /* channels in and out of one group */
     int64_t pixels; /* oh * ow */
-    int64_t taps;   /* kh * kw * cg: a column matrix's width */
+    int64_t taps;   /* kh * kw * cg: what a row of the column matrix holds */
+    int64_t width;  /* taps rounded up to 8, so that products take vectors: an RGB image's 27 are 32, the rest zeros */
     int images;     /* of one chunk */
     bool plain;     /* 1x1, stride 1, no padding, one group */
 };
@@ -25,7 +26,8 @@ static conv_geometry geometry(const kn_attr *a, const kn_shape *x, const kn_shap
     g.cg = g.ci / g.groups, g.og = g.co / g.groups;
     g.pixels = (int64_t)g.oh * g.ow;
     g.taps = (int64_t)kh * kw * g.cg;
-    int64_t each = g.pixels * g.taps * (int64_t)element, fit = each ? COLUMN_BYTES / each : 1;
+    g.width = kn_ceil(g.taps, KN_VEC) * KN_VEC;
+    int64_t each = g.pixels * g.width * (int64_t)element, fit = each ? COLUMN_BYTES / each : 1;
     g.images = (int)(fit < 1 ? 1 : fit > g.n ? g.n : fit);
     g.plain = kh == 1 && kw == 1 && g.stride == 1 && g.pad == 0 && g.groups == 1;
     return g;
@@ -33,7 +35,7 @@ static conv_geometry geometry(const kn_attr *a, const kn_shape *x, const kn_shap
 
 static size_t round_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-/* col[(image, oy, ox)][ky][kx][c] = x, 0 in the padding. One thread per (pixel, tap, V channels). */
+/* col[(image, oy, ox)][ky][kx][c] = x, 0 in the padding. One thread per (pixel, tap, V channels): where groups of V channels exist, width is taps. */
 template <int V>
 static __global__ void im2col_kernel(const __grid_constant__ conv_geometry g, const void *x, int type, void *col,
                                      int col_type, int first, int images, int group)
@@ -54,6 +56,29 @@ static __global__ void im2col_kernel(const __grid_constant__ conv_geometry g, co
     if (iy >= 0 && iy < g.h && ix >= 0 && ix < g.w)
         kn_loadw<V>(v, x, type, ((image * g.h + iy) * g.w + ix) * g.ci + group * g.cg + c);
     kn_storew<V>(v, col, col_type, i * V);
+}
+
+/* The same for few channels (a stem): one thread per eight columns, whatever taps they are; columns beyond the taps are 0. */
+static __global__ void im2col_few_kernel(const __grid_constant__ conv_geometry g, const void *x, int type, void *col,
+                                         int col_type, int first, int images, int group)
+{
+    const unsigned vectors = (unsigned)(g.width / KN_VEC), i = blockIdx.x * blockDim.x + threadIdx.x,
+                   pixel = i / vectors, ox = pixel % (unsigned)g.ow, row = pixel / (unsigned)g.ow,
+                   oy = row % (unsigned)g.oh;
+    if (i >= (unsigned)(images * g.pixels) * vectors)
+        return;
+    const int y0 = (int)oy * g.stride - g.pad, x0 = (int)ox * g.stride - g.pad;
+    const int64_t image = (int64_t)(first + (int)(row / (unsigned)g.oh)) * g.h * g.w * g.ci + group * g.cg;
+    float v[KN_VEC];
+#pragma unroll
+    for (int e = 0; e < KN_VEC; e++) {
+        const unsigned tap = i % vectors * KN_VEC + e, at = tap / (unsigned)g.cg;
+        const int iy = y0 + (int)(at / (unsigned)g.kw) * g.dilation, ix = x0 + (int)(at % (unsigned)g.kw) * g.dilation;
+        v[e] = 0;
+        if (tap < g.taps && iy >= 0 && iy < g.h && ix >= 0 && ix < g.w)
+            v[e] = kn_load(x, type, image + ((int64_t)iy * g.w + ix) * g.ci + tap % (unsigned)g.cg);
+    }
+    kn_store8(v, col, col_type, (int64_t)i * KN_VEC);
 }
 
 /* dx[(image, y, x)][c] = sum over the taps that read this pixel. */
@@ -79,7 +104,7 @@ static __global__ void col2im_kernel(const __grid_constant__ conv_geometry g, co
             if (xx < 0 || xx % g.stride || ox >= g.ow)
                 continue;
             kn_loadw<V>(v, col, col_type,
-                        ((image * g.oh + oy) * g.ow + ox) * g.taps + ((int64_t)ky * g.kw + kx) * g.cg + c);
+                        ((image * g.oh + oy) * g.ow + ox) * g.width + ((int64_t)ky * g.kw + kx) * g.cg + c);
             for (int k = 0; k < V; k++)
                 sum[k] += v[k];
         }
@@ -93,17 +118,19 @@ static __global__ void col2im_kernel(const __grid_constant__ conv_geometry g, co
     kn_storew<V>(sum, dx, type, o);
 }
 
-/* packed[o][ky][kx][c] <- w (strided), as `to_type`. */
+/* packed[o][ky][kx][c] <- w (strided), as `to_type`; rows of g.width, the last columns 0. */
 static __global__ void pack_kernel(const __grid_constant__ conv_geometry g, kn_tensor w, int group, void *packed,
                                    int to_type)
 {
-    int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x, all = (int64_t)g.og * g.taps;
+    int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x, all = (int64_t)g.og * g.width, tap = i % g.width;
     if (i >= all)
         return;
-    int c = (int)(i % g.cg), kx = (int)(i / g.cg % g.kw), ky = (int)(i / g.cg / g.kw % g.kh);
-    int64_t o = i / g.taps + (int64_t)group * g.og;
-    kn_store(packed, to_type, i,
-             kn_load(w.p, w.dtype, o * w.stride[0] + ky * w.stride[1] + kx * w.stride[2] + c * w.stride[3]));
+    int c = (int)(tap % g.cg), kx = (int)(tap / g.cg % g.kw), ky = (int)(tap / g.cg / g.kw);
+    int64_t o = i / g.width + (int64_t)group * g.og;
+    float v = 0;
+    if (tap < g.taps)
+        v = kn_load(w.p, w.dtype, o * w.stride[0] + ky * w.stride[1] + kx * w.stride[2] + c * w.stride[3]);
+    kn_store(packed, to_type, i, v);
 }
 
 static __global__ void unpack_kernel(const __grid_constant__ conv_geometry g, const float *packed, int group,
@@ -115,7 +142,8 @@ static __global__ void unpack_kernel(const __grid_constant__ conv_geometry g, co
     int c = (int)(i % g.cg), kx = (int)(i / g.cg % g.kw), ky = (int)(i / g.cg / g.kw % g.kh);
     int64_t o =
         (i / g.taps + (int64_t)group * g.og) * w.stride[0] + ky * w.stride[1] + kx * w.stride[2] + c * w.stride[3];
-    kn_store(w.p, w.dtype, o, packed[i] + (accumulate ? kn_load(w.p, w.dtype, o) : 0.f));
+    kn_store(w.p, w.dtype, o,
+             packed[i / g.taps * g.width + i % g.taps] + (accumulate ? kn_load(w.p, w.dtype, o) : 0.f));
 }
 
 static unsigned grid_of(int64_t work) { return (unsigned)kn_ceil(work < 1 ? 1 : work, 256); }
@@ -128,7 +156,8 @@ static void im2col(const kn_call *c, const conv_geometry *g, const kn_tensor *x,
         im2col_kernel<KN_VEC>
             <<<grid_of(work / KN_VEC), 256, 0, kn_stream(c)>>>(*g, x->p, x->dtype, col, type, first, images, group);
     else
-        im2col_kernel<1><<<grid_of(work), 256, 0, kn_stream(c)>>>(*g, x->p, x->dtype, col, type, first, images, group);
+        im2col_few_kernel<<<grid_of(images * g->pixels * (g->width / KN_VEC)), 256, 0, kn_stream(c)>>>(
+            *g, x->p, x->dtype, col, type, first, images, group);
 }
 
 static void *offset(const kn_tensor *t, int64_t elements)
@@ -163,7 +192,7 @@ extern "C" size_t kn_cuda_conv2d_scratch(const kn_call *c)
     size_t element = kn_dtype_bytes(operand_type(&c->in[0], &c->out[0]));
     if (direct(c, &g))
         return 0;
-    return round_up((size_t)(g.images * g.pixels * g.taps) * element) + round_up((size_t)(g.og * g.taps) * element);
+    return round_up((size_t)(g.images * g.pixels * g.width) * element) + round_up((size_t)(g.og * g.width) * element);
 }
 
 extern "C" es_status kn_cuda_conv2d(const kn_call *c, es_error *err)
@@ -179,14 +208,14 @@ extern "C" es_status kn_cuda_conv2d(const kn_call *c, es_error *err)
         return kn_cuda_gemm(kn_cuda(c), &p, err);
     }
     char *col = (char *)c->scratch,
-         *packed = col + round_up((size_t)(g.images * g.pixels * g.taps) * kn_dtype_bytes(type));
+         *packed = col + round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(type));
     for (int group = 0; group < g.groups; group++) {
-        pack_kernel<<<grid_of(g.og * g.taps), 256, 0, kn_stream(c)>>>(g, *w, group, packed, type);
+        pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, type);
         for (int first = 0; first < g.n; first += g.images) {
             int images = g.n - first < g.images ? g.n - first : g.images;
             im2col(c, &g, x, col, type, first, images, group);
-            p.m = images * g.pixels, p.n = g.og, p.k = g.taps;
-            p.a = col, p.lda = g.taps, p.b = packed, p.ldb = g.taps;
+            p.m = images * g.pixels, p.n = g.og, p.k = g.width;
+            p.a = col, p.lda = g.width, p.b = packed, p.ldb = g.width;
             p.d = offset(y, first * g.pixels * g.co + group * g.og), p.ldd = g.co;
             ES_RETURN(kn_cuda_gemm(kn_cuda(c), &p, err));
         }
@@ -209,7 +238,7 @@ extern "C" size_t kn_cuda_conv2d_dx_scratch(const kn_call *c)
     size_t element = kn_dtype_bytes(c->in[0].dtype);
     if (direct(c, &g))
         return 0;
-    return round_up((size_t)(g.images * g.pixels * g.taps) * element) + round_up((size_t)(g.og * g.taps) * element);
+    return round_up((size_t)(g.images * g.pixels * g.width) * element) + round_up((size_t)(g.og * g.width) * element);
 }
 
 extern "C" es_status kn_cuda_conv2d_dx(const kn_call *c, es_error *err)
@@ -224,15 +253,15 @@ extern "C" es_status kn_cuda_conv2d_dx(const kn_call *c, es_error *err)
         return kn_cuda_gemm(kn_cuda(c), &p, err);
     }
     char *col = (char *)c->scratch,
-         *packed = col + round_up((size_t)(g.images * g.pixels * g.taps) * kn_dtype_bytes(dy->dtype));
+         *packed = col + round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(dy->dtype));
     p.dd = dy->dtype;
     for (int group = 0; group < g.groups; group++) {
-        pack_kernel<<<grid_of(g.og * g.taps), 256, 0, kn_stream(c)>>>(g, *w, group, packed, dy->dtype);
+        pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, dy->dtype);
         for (int first = 0; first < g.n; first += g.images) {
             int images = g.n - first < g.images ? g.n - first : g.images;
-            p.m = images * g.pixels, p.n = g.taps, p.k = g.og;
-            p.a = offset(dy, first * g.pixels * g.co + group * g.og), p.lda = g.co, p.b = packed, p.ldb = g.taps,
-            p.d = col, p.ldd = g.taps;
+            p.m = images * g.pixels, p.n = g.width, p.k = g.og;
+            p.a = offset(dy, first * g.pixels * g.co + group * g.og), p.lda = g.co, p.b = packed, p.ldb = g.width,
+            p.d = col, p.ldd = g.width;
             ES_RETURN(kn_cuda_gemm(kn_cuda(c), &p, err));
             int64_t work = (int64_t)images * g.h * g.w * g.cg;
             if (g.cg % KN_VEC == 0 && kn_aligned(dx->p))
@@ -264,8 +293,8 @@ extern "C" size_t kn_cuda_conv2d_dw_scratch(const kn_call *c)
     conv_geometry g = dw_geometry(c);
     if (dw_direct(c, &g))
         return 0;
-    return round_up((size_t)(g.images * g.pixels * g.taps) * kn_dtype_bytes(c->in[1].dtype)) +
-           round_up((size_t)(g.og * g.taps) * sizeof(float));
+    return round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(c->in[1].dtype)) +
+           round_up((size_t)(g.og * g.width) * sizeof(float));
 }
 
 extern "C" es_status kn_cuda_conv2d_dw(const kn_call *c, es_error *err)
@@ -280,15 +309,15 @@ extern "C" es_status kn_cuda_conv2d_dw(const kn_call *c, es_error *err)
         return kn_cuda_gemm(kn_cuda(c), &p, err);
     }
     char *col = (char *)c->scratch;
-    float *sum = (float *)(col + round_up((size_t)(g.images * g.pixels * g.taps) * kn_dtype_bytes(dy->dtype)));
+    float *sum = (float *)(col + round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(dy->dtype)));
     p.dd = KN_F32;
     for (int group = 0; group < g.groups; group++) {
         for (int first = 0; first < g.n; first += g.images) {
             int images = g.n - first < g.images ? g.n - first : g.images;
             im2col(c, &g, x, col, dy->dtype, first, images, group);
-            p.m = g.og, p.n = g.taps, p.k = images * g.pixels, p.accumulate = first > 0;
-            p.a = offset(dy, first * g.pixels * g.co + group * g.og), p.lda = g.co, p.b = col, p.ldb = g.taps,
-            p.d = sum, p.ldd = g.taps;
+            p.m = g.og, p.n = g.width, p.k = images * g.pixels, p.accumulate = first > 0;
+            p.a = offset(dy, first * g.pixels * g.co + group * g.og), p.lda = g.co, p.b = col, p.ldb = g.width,
+            p.d = sum, p.ldd = g.width;
             ES_RETURN(kn_cuda_gemm(kn_cuda(c), &p, err));
         }
         unpack_kernel<<<grid_of(g.og * g.taps), 256, 0, kn_stream(c)>>>(g, sum, group, *dw, c->accumulate & 1);

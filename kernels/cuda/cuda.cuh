@@ -39,6 +39,10 @@ es_status kn_cuda_blends_open(kn_cuda_device *dev, es_error *err);
 void kn_cuda_blends_close(kn_cuda_device *dev);
 void kn_cuda_blends_forget(kn_cuda_device *dev);
 
+/* The depthwise kernels' shared memory, once per device. */
+es_status kn_cuda_depthwise_open(es_error *err);
+es_status kn_cuda_depthwise_dw_open(es_error *err);
+
 void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 /* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */
 es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err);
@@ -175,6 +179,30 @@ template <int W> static __device__ __forceinline__ void kn_storew(const float *v
     else
         kn_store(p, dtype, i, v[0]);
 }
+
+/* W elements on their way: loads of several rows are issued before the first is used, which a choice of type at run time would prevent. TYPE: of the storage, known
+ * when compiling, or KN_ANY_TYPE. bf16 stays packed in 4 registers. */
+enum { KN_ANY_TYPE = -1 };
+template <int W, int TYPE> struct kn_raw {
+    float v[W];
+    __device__ __forceinline__ void load(const void *p, int dtype, int64_t i)
+    {
+        kn_loadw<W>(v, p, TYPE == KN_ANY_TYPE ? dtype : TYPE, i);
+    }
+    __device__ __forceinline__ float get(int k) const { return v[k]; }
+};
+template <> struct kn_raw<8, KN_BF16> {
+    uint4 u;
+    __device__ __forceinline__ void load(const void *p, int, int64_t i)
+    {
+        u = *(const uint4 *)((const __nv_bfloat16 *)p + i);
+    }
+    __device__ __forceinline__ float get(int k) const
+    {
+        const uint32_t w = k < 2 ? u.x : k < 4 ? u.y : k < 6 ? u.z : u.w;
+        return __uint_as_float(k % 2 ? w & 0xffff0000u : w << 16);
+    }
+};
 
 #endif
 

@@ -1,6 +1,6 @@
 /* Depthwise convolution, NHWC, weights [kh][kw][c] (a strided slice: centred kernel, channel prefix): forward and dx.
  *
- * Stride 1 in bf16: depthwise_rows.cuh. All else: a thread makes T outputs side by side of V channels, reading each input vector once for all of them;
+ * Kernels of 3 and 5 in bf16: depthwise_rows.cuh. All else: a thread makes T outputs side by side of V channels, reading each input vector once for all of them;
  * neighbouring threads share rows through the L1 cache. dx of stride 1 is the forward with the kernel turned round. The weights' gradient: depthwise_dw.cu.
  */
 #include "kernels/cuda/depthwise.cuh"
@@ -162,6 +162,19 @@ template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t
         DW_BY_KERNEL(a->k, K, (launch_forward<K, 2, FLIP>(a, stream)), (forward_any<FLIP>(a, stream)));
 }
 
+es_status kn_cuda_depthwise_open(es_error *err)
+{
+    STAGE_ALLOW((rows_kernel<3, 1, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, true>));
+    STAGE_ALLOW((rows_kernel<3, 2, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false>));
+    STAGE_ALLOW((rows_dx_kernel<3>));
+    STAGE_ALLOW((rows_dx_kernel<5>));
+    return ES_OK;
+}
+
 extern "C" es_status kn_cuda_depthwise(const kn_call *c, es_error *err)
 {
     dw_args a = geometry(c, &c->in[0].shape, &c->out[0].shape, c->in[1].shape.d[0]);
@@ -198,6 +211,8 @@ extern "C" es_status kn_cuda_depthwise_dx(const kn_call *c, es_error *err)
         a.h = a.oh, a.w_in = a.ow, a.oh = h, a.ow = w;
         a.pad = a.k - 1 - a.pad; /* a padding of k / 2 stays */
         forward<true>(&a, kn_cuda(c)->sms, kn_stream(c));
+    } else if (rows_fit(&a)) {
+        rows_dx(&a, kn_cuda(c)->sms, kn_stream(c));
     } else if (!vectors(&a)) {
         dx_any<1>(&a, kn_stream(c));
     } else if (a.stride == 2 && a.dilation == 1) {

@@ -1,10 +1,9 @@
 /* The gradient of a depthwise convolution's weights: dw[ky][kx][c] = sum over images and outputs of dy[oy][ox][c] x[oy s + ky - p][ox s + kx - p][c].
  *
- * Stride 1 walks down images (dw_image). Else a thread owns V channels and all K K sums, and makes T outputs of a row at a time: T + K - 1 loads a kernel row (stride 1) serve T K products. Threads side by side
- * own neighbouring channels; the others of a block walk other output rows. 1.3 GB of dy and 1.8 GB of x in a sandwich step of mbconv32 at batch 512 take
- * 0.8 ms to read, 25 products an element 1 ms to multiply; sums of a block are added in shared memory, those of blocks by dw_finish, both in a fixed order.
+ * bf16 with kernels of 3 and 5: depthwise_dw_rows.cuh. Else a thread owns V channels and all K K sums, and makes T outputs of a row at a time; threads side by side own
+ * neighbouring channels, the others of a block walk other output rows. Sums of a block are added in shared memory, those of blocks by dw_finish, both in a fixed order.
  */
-#include "kernels/cuda/depthwise.cuh"
+#include "kernels/cuda/depthwise_dw_rows.cuh"
 
 enum { THREADS = 256, WAVES = 2 };
 
@@ -108,66 +107,6 @@ static __global__ void __launch_bounds__(THREADS, 2)
     dw_partial<K, V>(a, g, acc, shared, partial);
 }
 
-/* Stride 1, same size, bf16, two channels a thread: walks down T columns of an image. Each row of x is loaded once and meets the K rows of dy that it reaches, which
- * turn round in registers; the next rows are under way meanwhile. */
-template <int K, int T>
-static __device__ __forceinline__ void dw_image(const dw_args &a, const __nv_bfloat16 *x, const __nv_bfloat16 *dy,
-                                                int x0, float (*acc)[2])
-{
-    enum { P = K / 2, SPAN = T + K - 1 };
-    uint32_t ring[K][T], now[SPAN], next[SPAN], coming[T]; /* row oy of dy is ring[oy % K] */
-#pragma unroll
-    for (int s = 0; s < K; s++)
-        load_row<T>(ring[s], dy, a, s < P ? s : a.h, x0);
-    load_row<T>(coming, dy, a, P, x0);
-    load_row<SPAN>(now, x, a, 0, x0 - P);
-    for (int base = 0; base < a.h; base += K)
-#pragma unroll
-        for (int u = 0; u < K; u++) {
-            const int iy = base + u;
-            if (iy >= a.h)
-                break;
-#pragma unroll
-            for (int t = 0; t < T; t++)
-                ring[(u + P) % K][t] = coming[t];
-            load_row<SPAN>(next, x, a, iy + 1, x0 - P);
-            load_row<T>(coming, dy, a, iy + 1 + P, x0);
-#pragma unroll
-            for (int ky = 0; ky < K; ky++)
-#pragma unroll
-                for (int t = 0; t < T; t++) {
-                    const uint32_t d = ring[(u + P - ky + K) % K][t];
-                    const float lo = __uint_as_float(d << 16), hi = __uint_as_float(d & 0xffff0000u);
-#pragma unroll
-                    for (int kx = 0; kx < K; kx++) {
-                        float *sum = acc[ky * K + kx];
-                        sum[0] = fmaf(lo, __uint_as_float(now[t + kx] << 16), sum[0]);
-                        sum[1] = fmaf(hi, __uint_as_float(now[t + kx] & 0xffff0000u), sum[1]);
-                    }
-                }
-#pragma unroll
-            for (int j = 0; j < SPAN; j++)
-                now[j] = next[j];
-        }
-}
-
-template <int K, int T>
-static __global__ void __launch_bounds__(THREADS, 2)
-    dw_rows_kernel(const __grid_constant__ dw_args a, const dw_grid g, float *partial)
-{
-    __shared__ float shared[K * 2 * THREADS];
-    kn_begin();
-    const int pair = (int)threadIdx.x % g.pairs, lane = (int)threadIdx.x / g.pairs, tiles = (a.ow + T - 1) / T,
-              channel = (blockIdx.y * g.pairs + pair) * 2;
-    const int64_t image = (int64_t)a.h * a.w_in * a.c;
-    float acc[K * K][2] = {};
-    if (channel < a.c)
-        for (int i = blockIdx.x * g.lanes + lane; i < a.n * tiles; i += gridDim.x * g.lanes)
-            dw_image<K, T>(a, (const __nv_bfloat16 *)a.x + i / tiles * image + channel,
-                           (const __nv_bfloat16 *)a.dy + i / tiles * image + channel, i % tiles * T, acc);
-    dw_partial<K, 2>(a, g, acc, shared, partial);
-}
-
 enum { DW_WARPS = 8 };
 
 /* Any kernel size, stride and dilation: one tap per blockIdx.z. */
@@ -242,20 +181,10 @@ extern "C" size_t kn_cuda_depthwise_dw_scratch(const kn_call *c)
                        width_of(channels, k), kn_cuda(c)->sms)
                    .row_blocks,
         any = any_row_blocks(c, rows, channels);
-    return (size_t)(fast > any ? fast : any) * (size_t)(k * k) * (size_t)channels * sizeof(float);
-}
-
-template <int K> static int launch_rows(const kn_call *c, const dw_args *a, float *partial)
-{
-    const int t = a->ow <= 2 ? 2 : 4;
-    const dw_grid g = grid_of((int64_t)a->n * kn_ceil(a->ow, t), a->c, 2, kn_cuda(c)->sms);
-    const dim3 grid((unsigned)g.row_blocks, (unsigned)g.col_blocks);
-    const unsigned threads = (unsigned)(g.pairs * g.lanes);
-    if (t == 2)
-        kn_launch(dw_rows_kernel<K, 2>, grid, threads, 0, kn_stream(c), *a, g, partial);
-    else
-        kn_launch(dw_rows_kernel<K, 4>, grid, threads, 0, kn_stream(c), *a, g, partial);
-    return g.row_blocks;
+    const dw_args a = geometry(c, &c->in[0].shape, dy, k);
+    const stage_grid g = dw_rows_grid(&a, kn_cuda(c)->sms);
+    const int staged = dw_rows_blocks(&g), most = fast > any ? fast : any;
+    return (size_t)(staged > most ? staged : most) * (size_t)(k * k) * (size_t)channels * sizeof(float);
 }
 
 template <int K, int S> static int launch(const kn_call *c, const dw_args *a, float *partial)
@@ -266,8 +195,6 @@ template <int K, int S> static int launch(const kn_call *c, const dw_args *a, fl
     const dim3 grid((unsigned)g.row_blocks, (unsigned)g.col_blocks);
     const unsigned threads = (unsigned)(g.pairs * g.lanes);
     const bool bf = a->x_type == KN_BF16 && a->dy_type == KN_BF16;
-    if (V == 2 && v == 2 && bf && S == 1 && a->pad == K / 2)
-        return launch_rows < V == 2 ? K : 3 > (c, a, partial);
     if (V == 2 && v == 2 && bf && a->ow <= 2)
         dw_kernel<K, S, V, 2, V == 2><<<grid, threads, 0, kn_stream(c)>>>(*a, g, partial);
     else if (V == 2 && v == 2 && bf)
@@ -287,13 +214,34 @@ static int launch_any(const kn_call *c, const dw_args *a, float *partial)
     return blocks;
 }
 
+static int launch_staged(const kn_call *c, const dw_args *a, float *partial)
+{
+    const stage_grid g = dw_rows_grid(a, kn_cuda(c)->sms);
+    if (a->stride == 1)
+        a->k == 3 ? dw_rows_launch<3, 1>(c, a, partial) : dw_rows_launch<5, 1>(c, a, partial);
+    else
+        a->k == 3 ? dw_rows_launch<3, 2>(c, a, partial) : dw_rows_launch<5, 2>(c, a, partial);
+    return dw_rows_blocks(&g);
+}
+
+es_status kn_cuda_depthwise_dw_open(es_error *err)
+{
+    STAGE_ALLOW((dw_rows_kernel<3, 1>));
+    STAGE_ALLOW((dw_rows_kernel<5, 1>));
+    STAGE_ALLOW((dw_rows_kernel<3, 2>));
+    STAGE_ALLOW((dw_rows_kernel<5, 2>));
+    return ES_OK;
+}
+
 extern "C" es_status kn_cuda_depthwise_dw(const kn_call *c, es_error *err)
 {
     dw_args a = geometry(c, &c->in[0].shape, &c->in[1].shape, c->a->kh);
     float *partial = (float *)c->scratch;
     int blocks = 0;
     a.x = c->in[0].p, a.x_type = c->in[0].dtype, a.dy = c->in[1].p, a.dy_type = c->in[1].dtype;
-    if (a.dilation == 1 && a.stride == 1)
+    if (dw_rows_fit(&a))
+        blocks = launch_staged(c, &a, partial);
+    else if (a.dilation == 1 && a.stride == 1)
         DW_BY_KERNEL(a.k, K, (blocks = launch<K, 1>(c, &a, partial)), blocks = launch_any(c, &a, partial));
     else if (a.dilation == 1 && a.stride == 2)
         DW_BY_KERNEL(a.k, K, (blocks = launch<K, 2>(c, &a, partial)), blocks = launch_any(c, &a, partial));

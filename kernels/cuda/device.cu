@@ -174,6 +174,8 @@ static es_status open_parts(kn_cuda_device *dev, es_error *err)
     KN_CUDA_RETURN(cudaMalloc((void **)&dev->arrived, KN_COLUMN_MOST * sizeof(unsigned)));
     KN_CUDA_RETURN(cudaMemsetAsync(dev->arrived, 0, KN_COLUMN_MOST * sizeof(unsigned), dev->stream));
     ES_RETURN(kn_cuda_blends_open(dev, err));
+    ES_RETURN(kn_cuda_depthwise_open(err));
+    ES_RETURN(kn_cuda_depthwise_dw_open(err));
     dev->lt_workspace_bytes = LT_WORKSPACE;
     KN_CUDA_RETURN(cudaMalloc(&dev->lt_workspace, dev->lt_workspace_bytes));
     if (cublasLtCreate(&dev->lt) != CUBLAS_STATUS_SUCCESS)

@@ -67,30 +67,41 @@ template <int OP, bool FAST> static __device__ __forceinline__ float apply(const
     }
 }
 
+/* Where element vector i of each operand lies. I: of an index; 64-bit division takes about a hundred instructions. */
+template <typename I, int N, int W>
+static __device__ __forceinline__ void locate(const ew_args &a, int64_t i, int64_t *at, int64_t *out)
+{
+    I rest = (I)i;
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        at[k] = 0;
+    *out = 0;
+    for (int d = a.rank - 1; d >= 0; d--) {
+        const I next = d ? rest / (I)a.d[d] : 0;
+        const int64_t c = (int64_t)(rest - next * (I)a.d[d]) * (d == a.rank - 1 ? W : 1);
+        rest = next;
+        *out += c * a.out.stride[d];
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            at[k] += c * a.in[k].stride[d];
+    }
+}
+
 template <int OP, int N, int W, bool FAST>
 static __global__ void __launch_bounds__(256) ew_kernel(const __grid_constant__ ew_args a)
 {
     kn_begin();
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < a.vectors;
          i += (int64_t)gridDim.x * blockDim.x) {
-        int64_t at[N], out = 0, rest = i;
+        int64_t at[N], out = i * W;
         if (a.flat) {
-            out = i * W;
 #pragma unroll
             for (int k = 0; k < N; k++)
                 at[k] = a.in[k].last ? i * W : 0;
+        } else if (a.vectors <= INT32_MAX) {
+            locate<uint32_t, N, W>(a, i, at, &out);
         } else {
-#pragma unroll
-            for (int k = 0; k < N; k++)
-                at[k] = 0;
-            for (int d = a.rank - 1; d >= 0; d--) {
-                int64_t next = d ? rest / a.d[d] : 0, c = (rest - next * a.d[d]) * (d == a.rank - 1 ? W : 1);
-                rest = next;
-                out += c * a.out.stride[d];
-#pragma unroll
-                for (int k = 0; k < N; k++)
-                    at[k] += c * a.in[k].stride[d];
-            }
+            locate<uint64_t, N, W>(a, i, at, &out);
         }
         float v[N][W], r[W];
 #pragma unroll

@@ -130,40 +130,48 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     }
 }
 
-/* [n][middle][channels] -> [n][channels]: a block per image and 256 channel groups; lanes over the middle. */
-template <int W>
+/* [n][middle][channels] -> [n][channels]: a block per image and column of channel groups; lanes over the middle, BATCH rows on their way at once. */
+template <int W, int TYPE>
 static __global__ void __launch_bounds__(256)
     middle_sum_kernel(const __grid_constant__ reduce_args r, int middle, int channels, int groups, int lanes)
 {
+    enum { BATCH = 4 };
     extern __shared__ float shared[];
+    kn_begin();
     int group = (int)threadIdx.x % groups, lane = (int)threadIdx.x / groups,
         channel = (blockIdx.y * groups + group) * W;
     int64_t base = blockIdx.x * (int64_t)middle * channels + channel;
-    float v[W] = {}, a[W], b[W];
-    if (channel < channels)
-        for (int m = lane; m < middle; m += lanes) {
-            kn_loadw<W>(a, r.a, r.a_type, base + (int64_t)m * channels);
-            if (r.b)
-                kn_loadw<W>(b, r.b, r.b_type, base + (int64_t)m * channels);
+    float v[W] = {};
+    for (int m = lane; m < middle && channel < channels; m += BATCH * lanes) {
+        kn_raw<W, TYPE> a[BATCH], b[BATCH];
 #pragma unroll
-            for (int w = 0; w < W; w++)
-                v[w] += r.b ? a[w] * b[w] : a[w];
-        }
+        for (int i = 0; i < BATCH; i++)
+            if (m + i * lanes < middle) {
+                a[i].load(r.a, r.a_type, base + (int64_t)(m + i * lanes) * channels);
+                if (r.b)
+                    b[i].load(r.b, r.b_type, base + (int64_t)(m + i * lanes) * channels);
+            }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++)
+            if (m + i * lanes < middle)
+#pragma unroll
+                for (int w = 0; w < W; w++)
+                    v[w] = r.b ? fmaf(a[i].get(w), b[i].get(w), v[w]) : v[w] + a[i].get(w);
+    }
 #pragma unroll
     for (int w = 0; w < W; w++)
         shared[w * groups * lanes + threadIdx.x] = v[w];
     __syncthreads();
-    if (lane != 0 || channel >= channels)
-        return;
-#pragma unroll
-    for (int w = 0; w < W; w++) {
-        v[w] = 0;
+    for (int i = threadIdx.x; i < groups * W;
+         i += groups * lanes) { /* sum number i: group i % groups, element i / groups */
+        const int at = (blockIdx.y * groups + i % groups) * W + i / groups;
+        float sum = 0;
         for (int l = 0; l < lanes; l++)
-            v[w] += shared[w * groups * lanes + l * groups + group];
+            sum += shared[i / groups * groups * lanes + l * groups + i % groups];
+        const int64_t o = blockIdx.x * r.os[0] + at;
+        if (at < channels)
+            kn_store(r.out, r.out_type, o, sum + (r.accumulate ? kn_load(r.out, r.out_type, o) : 0.f));
     }
-    int64_t o = blockIdx.x * r.os[0] + channel;
-    for (int w = 0; w < W; w++)
-        kn_store(r.out, r.out_type, o + w, v[w] + (r.accumulate ? kn_load(r.out, r.out_type, o + w) : 0.f));
 }
 
 static reduce_args arguments(const kn_call *c, const kn_tensor *a, const kn_tensor *b)
@@ -234,7 +242,8 @@ static size_t scratch_of(const kn_call *c, const reduce_args *r)
 
 static int width_of(const reduce_args *r, int channels)
 {
-    return channels % KN_VEC == 0 && kn_aligned(r->a) && kn_aligned(r->b) ? KN_VEC : 1;
+    return channels % KN_VEC == 0 && kn_aligned(r->a) && kn_aligned(r->b) && (!r->b || r->a_type == r->b_type) ? KN_VEC
+                                                                                                               : 1;
 }
 
 static void run_columns(const kn_call *c, const reduce_args *r)
@@ -254,17 +263,19 @@ static void run_columns(const kn_call *c, const reduce_args *r)
 static void run_middle(const kn_call *c, const reduce_args *r)
 {
     int channels = r->full[r->rank - 1], width = width_of(r, channels), middle = (int)(r->each), all = channels / width;
-    int groups = all < 256 ? all : 256, lanes = 256 / groups;
-    dim3 grid((unsigned)r->full[0], (unsigned)kn_ceil(all, groups));
-    unsigned threads = (unsigned)(groups * lanes);
-    if (lanes > middle)
-        lanes = middle < 1 ? 1 : middle, threads = (unsigned)(groups * lanes);
-    if (width == KN_VEC)
-        middle_sum_kernel<KN_VEC>
-            <<<grid, threads, threads * KN_VEC * sizeof(float), kn_stream(c)>>>(*r, middle, channels, groups, lanes);
+    int lanes = middle / 4 < 1 ? 1 : middle / 4 > 32 ? 32 : middle / 4;
+    int groups = all < 256 / lanes ? all : 256 / lanes;
+    dim3 grid((unsigned)r->full[0], (unsigned)kn_ceil(all, groups)), block((unsigned)(groups * lanes));
+    size_t shared = (size_t)(groups * lanes * width) * sizeof(float);
+    if (width == KN_VEC && r->a_type == KN_BF16)
+        kn_launch(middle_sum_kernel<KN_VEC, KN_BF16>, grid, block, shared, kn_stream(c), *r, middle, channels, groups,
+                  lanes);
+    else if (width == KN_VEC)
+        kn_launch(middle_sum_kernel<KN_VEC, KN_F32>, grid, block, shared, kn_stream(c), *r, middle, channels, groups,
+                  lanes);
     else
-        middle_sum_kernel<1>
-            <<<grid, threads, threads * sizeof(float), kn_stream(c)>>>(*r, middle, channels, groups, lanes);
+        kn_launch(middle_sum_kernel<1, KN_ANY_TYPE>, grid, block, shared, kn_stream(c), *r, middle, channels, groups,
+                  lanes);
 }
 
 static es_status sum(const kn_call *c, const reduce_args *r, es_error *err)
