@@ -5,8 +5,7 @@
  * activation's input is never stored. Each pass is one launch (columns.cuh).
  */
 #include "kernels/cuda/act.cuh"
-#include "kernels/cuda/columns.cuh"
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/flow.cuh"
 
 enum { MOST_ITEMS = 2 * KN_COLUMN_GROUPS * KN_VEC }; /* two sums of each channel of a column */
 
@@ -27,42 +26,6 @@ struct bn_sums {
     int add_gamma, add_beta;
 };
 
-/* A thread's rows, BATCH at a time: loads first, so that their latencies overlap. `each` is called with one row's numbers. */
-template <int BATCH, int W, int TYPE, typename F>
-static __device__ __forceinline__ void one_operand(const kn_columns &k, const kn_place &p, const void *x, int type,
-                                                   F each)
-{
-    for (int64_t r = p.first + p.lane; r < p.end; r += BATCH * k.lanes) {
-        kn_raw<W, TYPE> raw[BATCH];
-#pragma unroll
-        for (int b = 0; b < BATCH; b++)
-            if (r + b * k.lanes < p.end)
-                raw[b].load(x, type, (r + b * k.lanes) * k.channels + p.channel);
-#pragma unroll
-        for (int b = 0; b < BATCH; b++)
-            if (r + b * k.lanes < p.end)
-                each(raw[b], (r + b * k.lanes) * k.channels + p.channel);
-    }
-}
-
-template <int BATCH, int W, int TYPE, typename F>
-static __device__ __forceinline__ void two_operands(const kn_columns &k, const kn_place &p, const bn_args &a, F each)
-{
-    for (int64_t r = p.first + p.lane; r < p.end; r += BATCH * k.lanes) {
-        kn_raw<W, TYPE> x[BATCH], d[BATCH];
-#pragma unroll
-        for (int b = 0; b < BATCH; b++)
-            if (r + b * k.lanes < p.end) {
-                x[b].load(a.x, a.x_type, (r + b * k.lanes) * k.channels + p.channel);
-                d[b].load(a.dy, a.dy_type, (r + b * k.lanes) * k.channels + p.channel);
-            }
-#pragma unroll
-        for (int b = 0; b < BATCH; b++)
-            if (r + b * k.lanes < p.end)
-                each(x[b], d[b], (r + b * k.lanes) * k.channels + p.channel);
-    }
-}
-
 template <int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_columns k, bn_args a, bn_sums s)
 {
@@ -72,9 +35,10 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_c
     kn_place p = kn_where<W>(k);
     float v[2][W] = {};
     if (p.active) {
+        kn_flow<1, W, TYPE> rows(k, p, shared, a.x, a.x_type, NULL, 0);
         kn_raw<W, TYPE> first;
         first.load(a.x, a.x_type, p.channel);
-        one_operand<TYPE == KN_BF16 ? 4 : 2, W, TYPE>(k, p, a.x, a.x_type, [&](const kn_raw<W, TYPE> &x, int64_t) {
+        rows.rows([&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &, int64_t) {
 #pragma unroll
             for (int w = 0; w < W; w++) {
                 float d = x.get(w) - first.get(w);
@@ -83,6 +47,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) stats_kernel(kn_c
             }
         });
     }
+    __syncthreads();
     if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
         return;
     for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
@@ -109,14 +74,16 @@ static __device__ __forceinline__ void coefficients(const bn_args &a, int channe
 template <int ACT, int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) apply_kernel(kn_columns k, bn_args a)
 {
+    extern __shared__ float shared[];
     constexpr bool FAST = TYPE == KN_BF16;
     kn_begin();
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W];
     if (!p.active)
         return;
+    kn_flow<1, W, TYPE> rows(k, p, shared, a.x, a.x_type, NULL, 0);
     coefficients<W>(a, p.channel, scale, shift);
-    one_operand<TYPE == KN_BF16 ? 4 : 2, W, TYPE>(k, p, a.x, a.x_type, [&](const kn_raw<W, TYPE> &x, int64_t i) {
+    rows.rows([&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &, int64_t i) {
         float y[W];
 #pragma unroll
         for (int w = 0; w < W; w++)
@@ -135,6 +102,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(
     kn_place p = kn_where<W>(k);
     float v[2][W] = {}, scale[W], mean[W];
     if (p.active) {
+        kn_flow<2, W, TYPE> both(k, p, shared, a.x, a.x_type, a.dy, a.dy_type);
         float beta[W];
         coefficients<W>(a, p.channel, scale, beta);
 #pragma unroll
@@ -142,17 +110,16 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2) grad_sums_kernel(
             mean[w] = a.mean[p.channel + w];
             beta[w] = a.beta ? a.beta[p.channel + w] : 0.f;
         }
-        two_operands<TYPE == KN_BF16 ? 2 : 1, W, TYPE>(
-            k, p, a, [&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &d, int64_t) {
+        both.rows([&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &d, int64_t) {
 #pragma unroll
-                for (int w = 0; w < W; w++) {
-                    float c = x.get(w) - mean[w],
-                          g = d.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(c, scale[w], beta[w]));
-                    v[0][w] += g;
-                    v[1][w] = fmaf(g, c, v[1][w]);
-                }
-            });
+            for (int w = 0; w < W; w++) {
+                float c = x.get(w) - mean[w], g = d.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(c, scale[w], beta[w]));
+                v[0][w] += g;
+                v[1][w] = fmaf(g, c, v[1][w]);
+            }
+        });
     }
+    __syncthreads();
     if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
         return;
     for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
@@ -173,12 +140,14 @@ template <int ACT, int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     grad_apply_kernel(kn_columns k, bn_args a, const float *s1, const float *s2)
 {
+    extern __shared__ float shared[];
     constexpr bool FAST = TYPE == KN_BF16;
     kn_begin();
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W], c1[W], c0[W];
     if (!p.active)
         return;
+    kn_flow<2, W, TYPE> both(k, p, shared, a.x, a.x_type, a.dy, a.dy_type);
     coefficients<W>(a, p.channel, scale, shift);
     /* dx = scale d' - c1 x - c0, with xhat = (x - mean) rstd multiplied out. */
 #pragma unroll
@@ -188,24 +157,23 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
         c1[w] = scale[w] * m2 * rstd;
         c0[w] = scale[w] * m1 - c1[w] * a.mean[p.channel + w];
     }
-    two_operands<TYPE == KN_BF16 ? 2 : 1, W, TYPE>(
-        k, p, a, [&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &dy, int64_t i) {
-            const int type = TYPE == KN_ANY_TYPE ? a.out_type : TYPE;
-            float d[W];
+    both.rows([&](const kn_raw<W, TYPE> &x, const kn_raw<W, TYPE> &dy, int64_t i) {
+        const int type = TYPE == KN_ANY_TYPE ? a.out_type : TYPE;
+        float d[W];
 #pragma unroll
-            for (int w = 0; w < W; w++) {
-                float v = x.get(w), g = dy.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(v, scale[w], shift[w]));
-                d[w] = fmaf(scale[w], g, -fmaf(c1[w], v, c0[w]));
-            }
-            if (a.accumulate) {
-                float old[W];
-                kn_loadw<W>(old, a.out, type, i);
+        for (int w = 0; w < W; w++) {
+            float v = x.get(w), g = dy.get(w) * kn_act_of<ACT, FAST>(a.act, 1, fmaf(v, scale[w], shift[w]));
+            d[w] = fmaf(scale[w], g, -fmaf(c1[w], v, c0[w]));
+        }
+        if (a.accumulate) {
+            float old[W];
+            kn_loadw<W>(old, a.out, type, i);
 #pragma unroll
-                for (int w = 0; w < W; w++)
-                    d[w] += old[w];
-            }
-            kn_storew<W>(d, a.out, type, i);
-        });
+            for (int w = 0; w < W; w++)
+                d[w] += old[w];
+        }
+        kn_storew<W>(d, a.out, type, i);
+    });
 }
 
 static int64_t rows_of(const kn_tensor *x) { return kn_shape_count(&x->shape) / x->shape.d[x->shape.rank - 1]; }
@@ -238,16 +206,28 @@ static bn_args args_of(const kn_call *c, int first)
     return a;
 }
 
-#define BN_LAUNCH(kernel, act, width, type, k, shared, stream, ...)                                                    \
-    do {                                                                                                               \
-        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes));      \
-        if ((width) == KN_VEC && (type) == KN_BF16)                                                                    \
-            KN_WITH_ACT(act, ACT,                                                                                      \
-                        (kn_launch(kernel<ACT, KN_VEC, KN_BF16>, grid, block, shared, stream, __VA_ARGS__)));          \
-        else if ((width) == KN_VEC)                                                                                    \
-            KN_WITH_ACT(act, ACT, (kn_launch(kernel<ACT, KN_VEC, KN_F32>, grid, block, shared, stream, __VA_ARGS__))); \
-        else                                                                                                           \
-            kn_launch(kernel<-1, 1, KN_ANY_TYPE>, grid, block, shared, stream, __VA_ARGS__);                           \
+/* TENSORS streamed, `sums` of them made: the shared memory of both uses. */
+static size_t shared_of(const kn_columns &k, int tensors, int sums, int width, int type)
+{
+    const size_t a = width == KN_VEC ? kn_flow_bytes(k, tensors, type) : 0,
+                 b = sums ? kn_columns_shared(k, sums, width) : 0;
+    return a > b ? a : b;
+}
+
+#define BN_LAUNCH_ONE(c, kernel, k, shared, ...)                                                                  \
+    do {                                                                                                          \
+        dim3 grid((unsigned)(k).row_blocks, (unsigned)(k).col_blocks), block((unsigned)((k).groups * (k).lanes)); \
+        KN_ALLOW_SHARED(kn_cuda(c), (kernel), shared);                                                            \
+        kn_launch(kernel, grid, block, shared, kn_stream(c), __VA_ARGS__);                                        \
+    } while (0)
+#define BN_LAUNCH(c, kernel, act, width, type, k, shared, ...)                                               \
+    do {                                                                                                     \
+        if ((width) == KN_VEC && (type) == KN_BF16)                                                          \
+            KN_WITH_ACT(act, ACT, BN_LAUNCH_ONE(c, (kernel<ACT, KN_VEC, KN_BF16>), k, shared, __VA_ARGS__)); \
+        else if ((width) == KN_VEC)                                                                          \
+            KN_WITH_ACT(act, ACT, BN_LAUNCH_ONE(c, (kernel<ACT, KN_VEC, KN_F32>), k, shared, __VA_ARGS__));  \
+        else                                                                                                 \
+            BN_LAUNCH_ONE(c, (kernel<-1, 1, KN_ANY_TYPE>), k, shared, __VA_ARGS__);                          \
     } while (0)
 
 /* Partial sums, then two numbers per channel. */
@@ -268,24 +248,45 @@ static bn_sums sums_of(const kn_call *c, const kn_columns *k, int width)
     return s;
 }
 
+static void stats(const kn_call *c, const kn_columns &k, const bn_args &a, const bn_sums &s, int width)
+{
+    const size_t shared = shared_of(k, 1, 2, width, a.x_type);
+    if (width == KN_VEC && a.x_type == KN_BF16)
+        BN_LAUNCH_ONE(c, (stats_kernel<KN_VEC, KN_BF16>), k, shared, k, a, s);
+    else if (width == KN_VEC)
+        BN_LAUNCH_ONE(c, (stats_kernel<KN_VEC, KN_F32>), k, shared, k, a, s);
+    else
+        BN_LAUNCH_ONE(c, (stats_kernel<1, KN_ANY_TYPE>), k, shared, k, a, s);
+}
+
+size_t kn_cuda_stats_scratch(const kn_call *c, const kn_tensor *x)
+{
+    return kn_columns_scratch(rows_of(x), x->shape.d[x->shape.rank - 1], 2, kn_cuda(c)->sms);
+}
+
+void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var)
+{
+    const int width = width_of(x, x, NULL);
+    const kn_columns k = columns_of(c, x, width);
+    bn_args a = {};
+    bn_sums s = {};
+    a.x = x->p, a.x_type = x->dtype;
+    s.partial = (float *)c->scratch, s.a = mean, s.b = var, s.arrived = kn_cuda(c)->arrived;
+    stats(c, k, a, s, width);
+}
+
 extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
 {
     int width = width_of(&c->in[0], &c->out[0], NULL);
     kn_columns k = columns_of(c, &c->in[0], width);
     bn_args a = args_of(c, 0);
     bn_sums s = sums_of(c, &k, width);
-    dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks), block((unsigned)(k.groups * k.lanes));
 
     s.a = (float *)c->out[1].p, s.b = (float *)c->out[2].p;
-    if (width == KN_VEC && a.x_type == KN_BF16)
-        kn_launch(stats_kernel<KN_VEC, KN_BF16>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
-    else if (width == KN_VEC)
-        kn_launch(stats_kernel<KN_VEC, KN_F32>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
-    else
-        kn_launch(stats_kernel<1, KN_ANY_TYPE>, grid, block, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+    stats(c, k, a, s, width);
     a.mean = s.a;
     a.var = s.b;
-    BN_LAUNCH(apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a);
+    BN_LAUNCH(c, apply_kernel, a.act, width, a.x_type, k, shared_of(k, 1, 0, width, a.x_type), k, a);
     KN_LAUNCHED("batch_norm");
     return ES_OK;
 }
@@ -297,7 +298,7 @@ extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err)
     bn_args a = args_of(c, 0);
     a.mean = (const float *)c->in[3].p;
     a.var = (const float *)c->in[4].p;
-    BN_LAUNCH(apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a);
+    BN_LAUNCH(c, apply_kernel, a.act, width, a.x_type, k, shared_of(k, 1, 0, width, a.x_type), k, a);
     KN_LAUNCHED("batch_norm_infer");
     return ES_OK;
 }
@@ -314,10 +315,11 @@ static es_status grad(const kn_call *c, bool constants, es_error *err)
     a.var = (const float *)c->in[5].p;
     s.dgamma = (float *)c->out[1].p, s.add_gamma = c->accumulate >> 1 & 1;
     s.dbeta = (float *)c->out[2].p, s.add_beta = c->accumulate >> 2 & 1;
+    const float *s1 = constants ? NULL : s.a;
     if (!constants || s.dgamma || s.dbeta)
-        BN_LAUNCH(grad_sums_kernel, a.act, width, a.x_type, k, kn_columns_shared(k, 2, width), kn_stream(c), k, a, s);
+        BN_LAUNCH(c, grad_sums_kernel, a.act, width, a.x_type, k, shared_of(k, 2, 2, width, a.x_type), k, a, s);
     if (c->out[0].p)
-        BN_LAUNCH(grad_apply_kernel, a.act, width, a.x_type, k, 0, kn_stream(c), k, a, constants ? NULL : s.a, s.b);
+        BN_LAUNCH(c, grad_apply_kernel, a.act, width, a.x_type, k, shared_of(k, 2, 0, width, a.x_type), k, a, s1, s.b);
     KN_LAUNCHED("batch_norm_grad");
     return ES_OK;
 }

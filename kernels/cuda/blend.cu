@@ -1,4 +1,4 @@
-/* Running averages (BLEND): a subnet has two per batch norm, each of a few hundred numbers. Alone they cost a launch each; kn_cuda_fuse moves all of a plan to its
+/* Running averages (BLEND): a subnet has two per batch norm, each of a few hundred numbers. Alone they cost a launch each; kn_cuda_fuse_blends moves all of a plan to its
  * end and marks them, and the last one launches one kernel for all. Nothing is moved when the plan also reads parameters of that set or blends one
  * parameter twice: there the order matters.
  */
@@ -93,16 +93,14 @@ static bool order_matters(const kn_graph *w, const kn_node *blends, uint32_t n)
     return false;
 }
 
-es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err)
+void kn_cuda_fuse_blends(kn_plan *p)
 {
     kn_graph *w = p->w;
     uint32_t blended = 0, kept = 0;
-    (void)d;
-    (void)err;
     for (uint32_t i = 0; i < w->n_nodes; i++)
         blended += w->nodes[i].op == KN_OP_BLEND;
     if (blended < 2)
-        return ES_OK;
+        return;
     kn_node *moved = (kn_node *)es_xcalloc(blended, sizeof *moved);
     blended = 0;
     for (uint32_t i = 0; i < w->n_nodes; i++)
@@ -122,5 +120,4 @@ es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err)
         }
     }
     free(moved);
-    return ES_OK;
 }

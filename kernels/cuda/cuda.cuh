@@ -16,7 +16,10 @@
 #include "kernels/device_internal.h"
 #include "kernels/ops.h"
 
-enum { KN_VEC = 8 }; /* elements a thread loads at once: 16 bytes of bf16 */
+enum {
+    KN_VEC = 8, /* elements a thread loads at once: 16 bytes of bf16 */
+    KN_SHARED_MOST = 100 << 10
+}; /* dynamic shared memory of a block, so that two fit a multiprocessor */
 
 struct kn_cuda_gemm_cache;
 
@@ -33,8 +36,10 @@ struct kn_cuda_device {
     struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */
 };
 
-/* Running averages: fuse puts a plan's BLENDs together at its end, where one launch does them all (blend.cu). */
+/* Statistics of batch norms go to the depthwise convolutions before them (fuse.cu). */
 es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err);
+/* Running averages: a plan's BLENDs are put together at its end, where one launch does them all (blend.cu). */
+void kn_cuda_fuse_blends(kn_plan *p);
 es_status kn_cuda_blends_open(kn_cuda_device *dev, es_error *err);
 void kn_cuda_blends_close(kn_cuda_device *dev);
 void kn_cuda_blends_forget(kn_cuda_device *dev);
@@ -42,6 +47,10 @@ void kn_cuda_blends_forget(kn_cuda_device *dev);
 /* The depthwise kernels' shared memory, once per device. */
 es_status kn_cuda_depthwise_open(es_error *err);
 es_status kn_cuda_depthwise_dw_open(es_error *err);
+
+/* Mean and variance of each channel (last dimension) of x, in the call's scratch (batch_norm.cu). */
+size_t kn_cuda_stats_scratch(const kn_call *c, const kn_tensor *x);
+void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var);
 
 void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 /* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */
@@ -83,6 +92,17 @@ struct kn_gemm {
 es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
 /* Finds and caches the algorithm for this shape: called while a plan is made, so that no step ever searches. */
 es_status kn_cuda_gemm_prepare(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
+
+/* Lets a kernel have `bytes` of dynamic shared memory, beyond the 48 KiB that need no asking: the first time that this line is reached for a device. */
+#define KN_ALLOW_SHARED(dev, kernel, bytes)                                                            \
+    do {                                                                                               \
+        static uint64_t done_;                                                                         \
+        const uint64_t bit_ = 1ull << ((dev)->index & 63);                                             \
+        if ((bytes) > 40 << 10 && !(__atomic_load_n(&done_, __ATOMIC_RELAXED) & bit_)) {               \
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, KN_SHARED_MOST); \
+            __atomic_fetch_or(&done_, bit_, __ATOMIC_RELAXED);                                         \
+        }                                                                                              \
+    } while (0)
 
 /* Launches a kernel that begins with kn_begin(): its blocks may be set up while the kernel before is still finishing. */
 template <typename... P, typename... A>
@@ -189,6 +209,12 @@ template <int W, int TYPE> struct kn_raw {
     {
         kn_loadw<W>(v, p, TYPE == KN_ANY_TYPE ? dtype : TYPE, i);
     }
+    /* 16 bytes of fp32: elements 4 q to 4 q + 3. */
+    __device__ __forceinline__ void put(int q, uint4 u)
+    {
+        v[4 * q] = __uint_as_float(u.x), v[4 * q + 1] = __uint_as_float(u.y);
+        v[4 * q + 2] = __uint_as_float(u.z), v[4 * q + 3] = __uint_as_float(u.w);
+    }
     __device__ __forceinline__ float get(int k) const { return v[k]; }
 };
 template <> struct kn_raw<8, KN_BF16> {
@@ -197,6 +223,7 @@ template <> struct kn_raw<8, KN_BF16> {
     {
         u = *(const uint4 *)((const __nv_bfloat16 *)p + i);
     }
+    __device__ __forceinline__ void put(int, uint4 v) { u = v; }
     __device__ __forceinline__ float get(int k) const
     {
         const uint32_t w = k < 2 ? u.x : k < 4 ? u.y : k < 6 ? u.z : u.w;

@@ -153,7 +153,7 @@ template <bool FLIP> static void forward_any(const dw_args *a, cudaStream_t stre
 template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t stream)
 {
     if (rows_fit(a))
-        rows<FLIP>(a, sms, stream);
+        rows<FLIP, false>(a, rows_stats{}, sms, stream);
     else if (!vectors(a) || a->dilation != 1 || a->stride > 2)
         forward_any<FLIP>(a, stream);
     else if (a->stride == 1)
@@ -164,25 +164,53 @@ template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t
 
 es_status kn_cuda_depthwise_open(es_error *err)
 {
-    STAGE_ALLOW((rows_kernel<3, 1, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, false>));
-    STAGE_ALLOW((rows_kernel<3, 1, true>));
-    STAGE_ALLOW((rows_kernel<5, 1, true>));
-    STAGE_ALLOW((rows_kernel<3, 2, false>));
-    STAGE_ALLOW((rows_kernel<5, 2, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, true>));
+    STAGE_ALLOW((rows_kernel<3, 1, true, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, true, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, true>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, true>));
     STAGE_ALLOW((rows_dx_kernel<3>));
     STAGE_ALLOW((rows_dx_kernel<5>));
     return ES_OK;
 }
 
-extern "C" es_status kn_cuda_depthwise(const kn_call *c, es_error *err)
+/* With three outputs (fuse.cu): also mean and variance of each channel of y. */
+static dw_args forward_args(const kn_call *c)
 {
     dw_args a = geometry(c, &c->in[0].shape, &c->out[0].shape, c->in[1].shape.d[0]);
     a.x = c->in[0].p, a.x_type = c->in[0].dtype, a.out = c->out[0].p, a.out_type = c->out[0].dtype;
     set_weight(&a, &c->in[1]);
+    return a;
+}
+
+extern "C" size_t kn_cuda_depthwise_scratch(const kn_call *c)
+{
+    if (c->n_out == 1)
+        return 0;
+    const dw_args a = forward_args(c);
+    const size_t rows = rows_stats_bytes(&a, kn_cuda(c)->sms), plain = kn_cuda_stats_scratch(c, &c->out[0]);
+    return rows > plain ? rows : plain;
+}
+
+extern "C" es_status kn_cuda_depthwise(const kn_call *c, es_error *err)
+{
+    dw_args a = forward_args(c);
+    const bool stats = c->n_out == 3;
     if (kn_shape_count(&c->out[0].shape) == 0)
         return ES_OK;
-    forward<false>(&a, kn_cuda(c)->sms, kn_stream(c));
+    if (stats && rows_fit(&a)) {
+        const rows_stats s = {(float *)c->scratch, (float *)c->out[1].p, (float *)c->out[2].p, kn_cuda(c)->arrived};
+        rows<false, true>(&a, s, kn_cuda(c)->sms, kn_stream(c));
+    } else {
+        forward<false>(&a, kn_cuda(c)->sms, kn_stream(c));
+        if (stats)
+            kn_cuda_stats(c, &c->out[0], (float *)c->out[1].p, (float *)c->out[2].p);
+    }
     KN_LAUNCHED("depthwise");
     return ES_OK;
 }

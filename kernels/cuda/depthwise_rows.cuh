@@ -31,7 +31,14 @@ struct rows_output {
     bool add;
 };
 
-static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows_output &o, bool row_exists)
+/* Sums of what a thread stores: of its two channels, then of their squares. */
+struct rows_sums {
+    float v[4];
+};
+
+template <bool STATS>
+static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows_output &o, bool row_exists,
+                                                  rows_sums &sums)
 {
     if (row_exists) {
 #pragma unroll
@@ -43,6 +50,11 @@ static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows
                     acc[t][0] += old.x, acc[t][1] += old.y;
                 }
                 *to = __floats2bfloat162_rn(acc[t][0], acc[t][1]);
+                if (STATS) {
+                    sums.v[0] += acc[t][0], sums.v[1] += acc[t][1];
+                    sums.v[2] = fmaf(acc[t][0], acc[t][0], sums.v[2]);
+                    sums.v[3] = fmaf(acc[t][1], acc[t][1], sums.v[3]);
+                }
             }
         o.at += o.row;
     }
@@ -64,9 +76,73 @@ static __device__ __forceinline__ rows_output rows_open(const dw_args &a, const 
     return o;
 }
 
+/* Mean and variance of each channel over all outputs, for the batch norm that follows: a block adds its lanes in lane order and writes its partial sums; the last
+ * block of a slab to arrive adds those of all blocks, in block order, in double. */
+struct rows_stats {
+    float *partial, *mean, *var;
+    unsigned *arrived;
+};
+
+static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const stage_grid &g, const rows_stats &s,
+                                                         const rows_sums &sums, float *shared)
+{
+    enum { ITEMS = 4 * STAGE_PAIRS }; /* item: which sum (4) of which pair (16) */
+    __shared__ bool last;
+    const int threads = (int)blockDim.x, lanes = threads / STAGE_PAIRS, slab = (int)(blockIdx.x % g.slabs),
+              blocks = g.groups * g.strips, segments = threads < ITEMS ? 1 : threads / ITEMS;
+    float *column = s.partial + (int64_t)slab * blocks * ITEMS,
+          *mine = column + (int64_t)(blockIdx.y * g.strips + blockIdx.x / g.slabs) * ITEMS;
+    stage_drain();
+    __syncthreads();
+#pragma unroll
+    for (int v = 0; v < 4; v++)
+        shared[v * threads + threadIdx.x] = sums.v[v];
+    __syncthreads();
+    for (int i = threadIdx.x; i < ITEMS; i += threads) {
+        float sum = 0;
+        for (int l = 0; l < lanes; l++)
+            sum += shared[i / STAGE_PAIRS * threads + l * STAGE_PAIRS + i % STAGE_PAIRS];
+        mine[i] = sum;
+    }
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        last = atomicAdd(&s.arrived[slab], 1u) == (unsigned)blocks - 1;
+    __syncthreads();
+    if (!last)
+        return;
+    __threadfence();
+    double *part = (double *)shared;
+    for (int i = threadIdx.x; i < ITEMS * segments; i += threads) {
+        double sum = 0;
+#pragma unroll 16
+        for (int b = i / ITEMS; b < blocks; b += segments)
+            sum += __ldcg(column + (int64_t)b * ITEMS + i % ITEMS);
+        part[i] = sum;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < 2 * STAGE_PAIRS; i += threads) {
+        const int channel = slab * 2 * STAGE_PAIRS + i, at = i % 2 * STAGE_PAIRS + i / 2;
+        const double n = (double)a.n * a.oh * a.ow;
+        double sum = 0, squares = 0;
+        for (int b = 0; b < segments; b++) {
+            sum += part[b * ITEMS + at];
+            squares += part[b * ITEMS + 2 * STAGE_PAIRS + at];
+        }
+        const double m = sum / n, var = squares / n - m * m;
+        if (channel < a.c) {
+            s.mean[channel] = (float)m;
+            s.var[channel] = (float)(var > 0 ? var : 0);
+        }
+    }
+    if (threadIdx.x == 0)
+        s.arrived[slab] = 0;
+}
+
 /* Forward of stride S; with FLIP, dx of stride 1 (then a.x is dy). An input row iy reaches output rows (iy + P - ky) / S. */
-template <int K, int S, bool FLIP>
-static __global__ void __launch_bounds__(256, 2) rows_kernel(const __grid_constant__ dw_args a, const stage_grid g)
+template <int K, int S, bool FLIP, bool STATS>
+static __global__ void __launch_bounds__(256, 2)
+    rows_kernel(const __grid_constant__ dw_args a, const stage_grid g, const rows_stats stats)
 {
     enum { P = K / 2, STEP = STAGE_T * S, SPAN = (STAGE_T - 1) * S + K, NS = (K + S - 1) / S, U = NS * S };
     extern __shared__ uint4 buffer[];
@@ -77,6 +153,7 @@ static __global__ void __launch_bounds__(256, 2) rows_kernel(const __grid_consta
     const uint32_t base0 = (uint32_t)__cvta_generic_to_shared(buffer), end = base0 + STAGES * stage_bytes,
                    mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
     float w[K][K][2];
+    rows_sums sums = {};
     stage_zero(buffer, STAGES * stage_bytes);
     int rows_left = p.rounds * a.h;
     uint32_t use = base0, fill = base0;
@@ -125,9 +202,11 @@ static __global__ void __launch_bounds__(256, 2) rows_kernel(const __grid_consta
                     use = use + stage_bytes == end ? base0 : use + stage_bytes;
                 }
                 if ((u + P - K + 1 + 4 * U) % S == 0)
-                    rows_store(acc[(u + P - K + 1 + 4 * U) / S % NS], out, iy + P - K + 1 >= 0);
+                    rows_store<STATS>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, iy + P - K + 1 >= 0, sums);
             }
     }
+    if (STATS)
+        rows_finish_stats(a, g, stats, sums, (float *)buffer);
 }
 
 /* dx of stride 2: a row of dy (a.x, [n][oh][ow][c]) reaches K rows of dx (a.out, [n][h][w_in][c]); two of them are complete after it. */
@@ -143,6 +222,7 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
     const uint32_t base0 = (uint32_t)__cvta_generic_to_shared(buffer), end = base0 + STAGES * stage_bytes,
                    mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
     float w[K][K][2];
+    rows_sums none;
     stage_zero(buffer, STAGES * stage_bytes);
     int rows_left = p.rounds * a.oh;
     uint32_t use = base0, fill = base0;
@@ -192,7 +272,7 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     const int iy = 2 * oy - P + r;
-                    rows_store(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h);
+                    rows_store<false>(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h, none);
                 }
             }
     }
@@ -207,25 +287,39 @@ static inline bool rows_fit(const dw_args *a)
 
 enum { ROWS_WAVES = 3 };
 
-template <typename F>
-static void rows_launch(F *kernel, const dw_args *a, int width, int step, int halo, int sms, cudaStream_t stream)
+static inline stage_grid rows_grid(const dw_args *a, int width, int sms)
 {
-    const stage_grid g = stage_grid_make(a->n, width, a->c, ROWS_WAVES, sms);
-    const int bytes = STAGES * g.images * stage_image_bytes(g.tiles, step, halo);
-    kn_launch(kernel, dim3((unsigned)(g.slabs * g.strips), (unsigned)g.groups),
-              dim3((unsigned)(STAGE_PAIRS * g.tiles * g.images)), (size_t)bytes, stream, *a, g);
+    return stage_grid_make(a->n, width, a->c, ROWS_WAVES, sms);
 }
 
-template <bool FLIP> static void rows(const dw_args *a, int sms, cudaStream_t stream)
+/* Bytes of partial sums for the statistics of a forward pass. */
+static inline size_t rows_stats_bytes(const dw_args *a, int sms)
+{
+    const stage_grid g = rows_grid(a, a->ow, sms);
+    return (size_t)(g.groups * g.strips * g.slabs) * 4 * STAGE_PAIRS * sizeof(float);
+}
+
+template <typename F, typename... R>
+static void rows_launch(F *kernel, const dw_args *a, int width, int step, int halo, int sms, cudaStream_t stream,
+                        R... rest)
+{
+    const stage_grid g = rows_grid(a, width, sms);
+    const int bytes = STAGES * g.images * stage_image_bytes(g.tiles, step, halo);
+    kn_launch(kernel, dim3((unsigned)(g.slabs * g.strips), (unsigned)g.groups),
+              dim3((unsigned)(STAGE_PAIRS * g.tiles * g.images)), (size_t)bytes, stream, *a, g, rest...);
+}
+
+template <bool FLIP, bool STATS>
+static void rows(const dw_args *a, const rows_stats &stats, int sms, cudaStream_t stream)
 {
     if (a->k == 3 && a->stride == 1)
-        rows_launch(rows_kernel<3, 1, FLIP>, a, a->ow, 4, 2, sms, stream);
+        rows_launch(rows_kernel<3, 1, FLIP, STATS>, a, a->ow, 4, 2, sms, stream, stats);
     else if (a->k == 5 && a->stride == 1)
-        rows_launch(rows_kernel<5, 1, FLIP>, a, a->ow, 4, 4, sms, stream);
+        rows_launch(rows_kernel<5, 1, FLIP, STATS>, a, a->ow, 4, 4, sms, stream, stats);
     else if (a->k == 3)
-        rows_launch(rows_kernel<3, 2, false>, a, a->ow, 8, 1, sms, stream);
+        rows_launch(rows_kernel<3, 2, false, STATS>, a, a->ow, 8, 1, sms, stream, stats);
     else
-        rows_launch(rows_kernel<5, 2, false>, a, a->ow, 8, 3, sms, stream);
+        rows_launch(rows_kernel<5, 2, false, STATS>, a, a->ow, 8, 3, sms, stream, stats);
 }
 
 /* dx of stride 2; a.x is dy. */

@@ -10,6 +10,7 @@ DECLARE_SCRATCH(matmul)
 DECLARE_SCRATCH(conv2d)
 DECLARE_SCRATCH(conv2d_dx)
 DECLARE_SCRATCH(conv2d_dw)
+DECLARE_SCRATCH(depthwise)
 DECLARE_SCRATCH(depthwise_dw)
 DECLARE_SCRATCH(batch_norm)
 DECLARE_SCRATCH(bias_act_grad)
@@ -64,7 +65,7 @@ const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT] = {
     ROW_SCRATCH(CONV2D, conv2d, conv2d, DENSE(1), 2, 0, 0),
     ROW_SCRATCH(CONV2D_DX, conv2d_dx, conv2d_dx, DENSE(1), 2, 0, 0),
     ROW_SCRATCH(CONV2D_DW, conv2d_dw, conv2d_dw, 1, 0, 0, 0),
-    ROW(DEPTHWISE, depthwise, DENSE(1), 2, 0, 0),
+    ROW_SCRATCH(DEPTHWISE, depthwise, depthwise, DENSE(1), 2, 0, 0),
     ROW(DEPTHWISE_DX, depthwise_dx, DENSE(1), 2, 0, 0),
     ROW_SCRATCH(DEPTHWISE_DW, depthwise_dw, depthwise_dw, 1, 0, 0, 0),
     ROW(ATTENTION, attention, 0, 0, 0, 2),

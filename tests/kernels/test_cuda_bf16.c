@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "kernels/plan.h"
 #include "tests/kernels/op_cases.h"
 
 #define SHAPE(...)                                                                                  \
@@ -213,23 +214,30 @@ static double run_node(kn_device *dev, const op_rig *r, const op_values *v, cons
     return worst;
 }
 
+static kn_device *open_accelerator(void)
+{
+    es_error err = {0};
+    kn_device *dev = NULL;
+    const char *named = getenv("ESPALIER_TEST_DEVICE");
+    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
+    if (!named && s != ES_OK) {
+        es_test_skip(err.text);
+        return NULL;
+    }
+    ck_assert_ok_err(s, &err);
+    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
+        es_test_skip("bf16 is for accelerators");
+        kn_device_close(&dev);
+    }
+    return dev;
+}
+
 START_TEST(kernels)
     {
-        es_error err = {0};
-        kn_device *dev = NULL;
-        const char *named = getenv("ESPALIER_TEST_DEVICE");
-        es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
+        kn_device *dev = open_accelerator();
         int bad = 0, trials = 0;
-        if (!named && s != ES_OK) {
-            es_test_skip(err.text);
+        if (dev == NULL)
             return;
-        }
-        ck_assert_ok_err(s, &err);
-        if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
-            es_test_skip("bf16 is for accelerators");
-            kn_device_close(&dev);
-            return;
-        }
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             op_rig *r = op_rig_new(&cases[i], 1);
             op_values *v = op_values_new(r, OP_ALL);
@@ -256,4 +264,95 @@ START_TEST(kernels)
     }
 END_TEST
 
-ES_TEST_MAIN("cuda_bf16", kernels)
+/* y, mean and variance of a batch norm after a depthwise convolution. */
+static void run_norm(kn_device *dev, const kn_shape *shape, int k, int stride, bool no_fuse, const float *x,
+                     const float *w, float *out[3])
+{
+    enum { IN_X, IN_W };
+    const kn_params *sets[KN_SETS] = {NULL};
+    kn_graph *g = kn_graph_new(sets);
+    kn_plan *plan = NULL;
+    kn_workspace *ws = NULL;
+    es_error err = {0};
+    kn_tensor t[2] = {{.p = (void *)(uintptr_t)x, .shape = *shape}, {.p = (void *)(uintptr_t)w}};
+    t[1].shape = KN_SHAPE(k, k, shape->d[3]);
+    /* Inputs are fp32; what an op makes of them is bf16. */
+    kn_val y = kn_depthwise(g, kn_scale(g, kn_input(g, IN_X, t[0].shape, KN_F32), 2.0f),
+                            kn_scale(g, kn_input(g, IN_W, t[1].shape, KN_F32), 0.5f), stride, k / 2, 1);
+    kn_bn n = kn_batch_norm(g, y, KN_NONE, KN_NONE, 1e-3f, KN_ACT_SILU);
+    const kn_val made[3] = {n.y, n.mean, n.var};
+    kn_binding b = {.seed = 1};
+    for (int i = 0; i < 2; i++) {
+        t[i].dtype = KN_F32;
+        t[i] = on_device(dev, &t[i], false);
+        b.in[i] = t[i].p;
+    }
+    for (int i = 0; i < 3; i++) {
+        const kn_shape s = kn_shape_of(g, made[i]);
+        kn_output(g, i, made[i]);
+        ck_assert_ok_err(kn_device_alloc(dev, (size_t)kn_shape_count(&s) * sizeof(float), &b.out[i], &err), &err);
+    }
+    const kn_plan_options o = {.precision = KN_PRECISION_BF16, .no_fuse = no_fuse};
+    ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
+    ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
+    ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
+    ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        const kn_shape s = kn_shape_of(g, made[i]);
+        const size_t bytes = (size_t)kn_shape_count(&s) * sizeof(float);
+        out[i] = malloc(bytes);
+        ck_assert_ok_err(kn_device_download(dev, out[i], b.out[i], bytes, &err), &err);
+        kn_device_free(dev, b.out[i]);
+    }
+    for (int i = 0; i < 2; i++)
+        kn_device_free(dev, t[i].p);
+    kn_workspace_destroy(&ws);
+    kn_plan_destroy(&plan);
+    kn_graph_destroy(&g);
+}
+
+/* Statistics made by the convolution (fused) and by the norm (not), also twice: the same bits. */
+START_TEST(statistics)
+    {
+        static const struct {
+            int n, h, w, c, k, stride;
+        } trial[] = {{3, 7, 9, 24, 3, 1},    {33, 4, 4, 72, 5, 1}, {2, 12, 112, 40, 5, 1},
+                     {12800, 1, 2, 8, 3, 1}, {5, 9, 7, 64, 3, 2},  {7, 14, 14, 96, 5, 2},
+                     {1, 3, 3, 8, 3, 1},     {2, 5, 6, 7, 3, 1},   {2, 9, 8, 16, 7, 1}};
+        kn_device *dev = open_accelerator();
+        if (dev == NULL)
+            return;
+        for (size_t i = 0; i < sizeof trial / sizeof *trial; i++) {
+            const kn_shape s = KN_SHAPE(trial[i].n, trial[i].h, trial[i].w, trial[i].c);
+            const int64_t count = kn_shape_count(&s), weights = trial[i].k * trial[i].k * trial[i].c;
+            const int oh = (trial[i].h - 1) / trial[i].stride + 1, ow = (trial[i].w - 1) / trial[i].stride + 1;
+            const int64_t size[3] = {(int64_t)trial[i].n * oh * ow * trial[i].c, trial[i].c, trial[i].c};
+            es_rng r = es_rng_make(11, ES_USE_TEST, i);
+            float *x = malloc((size_t)count * sizeof *x), *w = malloc((size_t)weights * sizeof *w), *got[3][3];
+            for (int64_t k = 0; k < count; k++)
+                x[k] = es_rng_normal(&r) + 0.5f;
+            for (int64_t k = 0; k < weights; k++)
+                w[k] = es_rng_normal(&r);
+            for (int run = 0; run < 3; run++)
+                run_norm(dev, &s, trial[i].k, trial[i].stride, run == 2, x, w, got[run]);
+            for (int o = 0; o < 3; o++) {
+                double worst = 0, largest = 0.01;
+                ck_assert_int_eq(memcmp(got[0][o], got[1][o], (size_t)size[o] * sizeof(float)), 0);
+                for (int64_t k = 0; k < size[o]; k++) {
+                    double e = fabs((double)got[0][o][k] - got[2][o][k]);
+                    worst = isnan(e) ? INFINITY : fmax(worst, e);
+                    largest = fmax(largest, fabs((double)got[2][o][k]));
+                }
+                ck_assert_msg(worst / largest < 0.02, "trial %zu, output %d: fused and not differ by %g of %g", i, o,
+                              worst, largest);
+                for (int run = 0; run < 3; run++)
+                    free(got[run][o]);
+            }
+            free(x);
+            free(w);
+        }
+        kn_device_close(&dev);
+    }
+END_TEST
+
+ES_TEST_MAIN("cuda_bf16", kernels, statistics)
