@@ -60,10 +60,8 @@ static __global__ void __launch_bounds__(256, 2)
                 in.issue(fill);
             if (ahead % S == 0 && ahead / S < a.oh)
                 grad.issue(fill + x_bytes);
-            if (++ahead == steps) {
-                ahead = 0;
-                rounds_left--;
-            }
+            ahead = ahead + 1 == steps ? 0 : ahead + 1;
+            rounds_left -= ahead == 0;
         }
         stage_commit();
         fill = fill + stage_bytes == end ? base0 : fill + stage_bytes;
