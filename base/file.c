@@ -270,6 +270,12 @@ es_status es_file_mkdirs(const char *path, es_error *err)
     return ES_OK;
 }
 
+int64_t es_file_bytes(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (int64_t)st.st_size : -1;
+}
+
 bool es_file_exists(const char *path) { return access(path, F_OK) == 0; }
 
 /* Works on directory handles, so a path swapped for a link meanwhile cannot lead outside. Takes fd. */

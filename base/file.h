@@ -17,6 +17,7 @@ extern "C" {
 es_status es_file_read(const char *path, size_t max_bytes, char **data, size_t *size, es_error *err) ES_MUST_CHECK;
 es_status es_file_write(const char *path, const void *data, size_t size, es_error *err) ES_MUST_CHECK;
 es_status es_file_mkdirs(const char *path, es_error *err) ES_MUST_CHECK; /* like mkdir -p */
+int64_t es_file_bytes(const char *path);                                 /* -1: there is no such file */
 bool es_file_exists(const char *path);
 /* Like rm -rf: links are removed, not followed; what is not there is removed already. */
 es_status es_file_remove_tree(const char *path, es_error *err) ES_MUST_CHECK;

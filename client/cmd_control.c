@@ -39,13 +39,16 @@ static int run_backup(const cl_args *a)
     es_error err = {0};
     es_status s = ES_OK;
     dm_peer *p = NULL;
-    if (a->word[0][0] != '/')
+    const char *dir = a->words ? a->word[0] : "";
+    es_str said = ES_STR_INIT;
+    if (dir[0] && dir[0] != '/')
         return cl_usage(a, "DIR is \"%s\", an absolute path is needed: it is the coordinator that writes there",
                         a->word[0]);
     ES_GOTO(cl_connect(a, &p, &err));
-    ES_GOTO(cl_do(p, &(cl_order){.verb = ESPALIER__WIRE__VERB__VERB_BACKUP, .text = a->word[0]}, NULL, &err));
-    printf("%s: state.db and weights.db\n", a->word[0]);
+    ES_GOTO(cl_do(p, &(cl_order){.verb = ESPALIER__WIRE__VERB__VERB_BACKUP, .text = dir}, &said, &err));
+    printf("%s: state.db and weights.db\n", said.p);
 fail:
+    es_str_free(&said);
     dm_peer_close(&p);
     return s == ES_OK ? CL_OK : cl_fail(&err);
 }
@@ -76,5 +79,6 @@ const cl_command cl_cmd_pin = {"pin", "SEARCH", "keep a search's weights, howeve
 const cl_command cl_cmd_unpin = {"unpin", "SEARCH", "let the retention rule apply to a search again", 1, 1, run_unpin,
                                  options, NULL};
 const cl_command cl_cmd_backup = {
-    "backup", "DIR", "copy the coordinator's databases, while it works, into a directory on its host", 1, 1, run_backup,
+    "backup", "[DIR]", "copy the coordinator's databases, while it works, into a directory on its host, and verify it",
+    0,        1,       run_backup,
     options,  NULL};

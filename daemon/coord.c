@@ -163,6 +163,20 @@ void dm_coord_refuse(dm_coord *c, const dm_addr *to, uint64_t request_id, const 
     dm_coord_reply(c, to, request_id, &m);
 }
 
+void dm_coord_done(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *how)
+{
+    Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
+    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
+    if (how->code != ES_OK) {
+        dm_coord_refuse(c, to, request_id, how);
+        return;
+    }
+    d.text = (char *)(uintptr_t)how->text;
+    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_DONE;
+    m.done = &d;
+    dm_coord_reply(c, to, request_id, &m);
+}
+
 void dm_coord_json(dm_coord *c, const dm_addr *to, uint64_t request_id, char *json)
 {
     Espalier__Wire__Answer a = ESPALIER__WIRE__ANSWER__INIT;

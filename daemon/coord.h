@@ -33,9 +33,10 @@ typedef struct dm_env {
     const char *vfs; /* SQLite VFS; NULL: the system's */
     void (*send)(void *ctx, const dm_addr *to, const void *bytes, size_t n);
     void (*publish)(void *ctx, const char *topic, const char *json);
-    bool (*has_version)(void *ctx, const char *hex);                /* weights: is it committed? */
-    void (*drop_version)(void *ctx, const char *hex);               /* no row needs it any more */
-    es_status (*backup)(void *ctx, const char *dir, es_error *err); /* of the weights; NULL: none */
+    bool (*has_version)(void *ctx, const char *hex);  /* weights: is it committed? */
+    void (*drop_version)(void *ctx, const char *hex); /* no row needs it any more */
+    /* Begins a backup into `dir` ("": where the automatic ones are); dm_coord_done tells `from` how it ended. NULL: none. */
+    es_status (*backup)(void *ctx, const dm_addr *from, uint64_t id, const char *dir, es_error *err);
 } dm_env;
 
 /* What is kept, and for how long: coord_retain.c. */
@@ -78,6 +79,8 @@ int dm_coord_turn(dm_coord *c);
 es_status dm_coord_health(const dm_coord *c, es_error *err);
 /* Appends the coordinator's numbers in Prometheus' text format. */
 es_status dm_coord_metrics(dm_coord *c, es_str *out, es_error *err) ES_MUST_CHECK;
+/* Answers a request that took longer than a turn: Done with how->text, or Error when how->code says so. Leaves with the next turn. */
+void dm_coord_done(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *how);
 bool dm_coord_shutdown_asked(const dm_coord *c);
 dm_store *dm_coord_store(dm_coord *c); /* for tests and the simulator: reading between turns */
 /* Limits that may change while running (configuration reload). */

@@ -295,6 +295,14 @@ es_status dm_job_done_release(dm_coord *c, dm_search *s, int64_t job, es_error *
     return status;
 }
 
+/* What a job made is needed from here on: a version that is there, whatever a worker may say. */
+static es_status finish_uses(dm_coord *c, int64_t search, int64_t job, const char *version, es_error *err)
+{
+    if (!version || !version[0] || (c->env.has_version && !c->env.has_version(c->env.ctx, version)))
+        return ES_OK;
+    return dm_version_use(c->store, version, search, job, err);
+}
+
 static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, const Espalier__Wire__Finish *f,
                              const dm_job_result *r, es_error *why, es_error *err)
 {
@@ -320,10 +328,9 @@ static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, co
                           .result = f->result.data,
                           .result_bytes = f->result.len};
     ES_RETURN(dm_job_move(c->store, &m, err));
-    if (r->weights && r->weights[0])
-        ES_RETURN(dm_version_use(c->store, r->weights, s->id, job, err));
+    ES_RETURN(finish_uses(c, s->id, job, r->weights, err));
     for (size_t i = 0; i < r->n_exported; i++)
-        ES_RETURN(dm_version_use(c->store, r->exported[i], s->id, job, err));
+        ES_RETURN(finish_uses(c, s->id, job, r->exported[i], err));
     ES_RETURN(dm_job_event(c, l, "done", NULL, NULL, err));
     l->worker->fails_in_row = 0;
     l->worker->jobs_done++;

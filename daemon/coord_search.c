@@ -499,23 +499,6 @@ static es_status command_search(dm_coord *c, const Espalier__Wire__Command *m, e
     return search_event(c, s, NULL, err);
 }
 
-/* Copies both databases while they are in use. The turn's changes so far are committed first: a backup is of committed rows. */
-static es_status command_backup(dm_coord *c, const char *dir, es_error *why, es_error *err)
-{
-    char path[600];
-    if (!dir[0]) {
-        es_fail(why, ES_INVALID, "backup", "needs the folder to write to");
-        return ES_OK;
-    }
-    ES_RETURN(dm_store_commit(c->store, err));
-    snprintf(path, sizeof path, "%s/state.db", dir);
-    if (dm_store_backup(c->store, path, why) == ES_OK)
-        why->code = ES_OK;
-    if (why->code == ES_OK && c->env.backup && c->env.backup(c->env.ctx, dir, why) == ES_OK)
-        why->code = ES_OK;
-    return dm_store_begin(c->store, err);
-}
-
 es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Command *m, es_error *err)
 {
     es_error why = {.code = ES_OK};
@@ -529,7 +512,12 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     case ESPALIER__WIRE__VERB__VERB_PIN:
     case ESPALIER__WIRE__VERB__VERB_UNPIN: ES_RETURN(command_search(c, m, &why, err)); break;
     case ESPALIER__WIRE__VERB__VERB_SHUTDOWN: c->shutdown = true; break;
-    case ESPALIER__WIRE__VERB__VERB_BACKUP: ES_RETURN(command_backup(c, str(m->text), &why, err)); break;
+    case ESPALIER__WIRE__VERB__VERB_BACKUP:
+        if (!c->env.backup)
+            es_fail(&why, ES_UNSUPPORTED, "backup", "this coordinator has no disk to copy");
+        else if (c->env.backup(c->env.ctx, from, id, str(m->text), &why) == ES_OK)
+            return ES_OK; /* answered when it is made */
+        break;
     case ESPALIER__WIRE__VERB__VERB_NONE:
     case _ESPALIER__WIRE__VERB_IS_INT_SIZE:
         es_fail(&why, ES_UNSUPPORTED, "command.verb", "is %d, which this coordinator does not know", m->verb);
@@ -538,10 +526,6 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
         dm_coord_refuse(c, from, id, &why);
         return ES_OK;
     }
-    Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_DONE;
-    reply.done = &d;
-    dm_coord_reply(c, from, id, &reply);
+    dm_coord_done(c, from, id, &why);
     return ES_OK;
 }

@@ -23,7 +23,7 @@ struct dm_data {
     pthread_t thread;
     bool started;
     char endpoint[256];
-    int64_t collect_at_ms;
+    int64_t collect_at_ms, collect_grace_ms;
     _Atomic int64_t grace_ms;
     char dropping[DROPS_MAX][72]; /* the main thread's: ordered, not yet acknowledged */
     int dropping_n;
@@ -143,8 +143,9 @@ static void data_collect(dm_data *d)
     es_error err;
     int64_t now = es_clock_steady_ms(), mono = es_clock_mono_ms(es_clock_system());
     int64_t collected = 0, left = 0, grace = atomic_load(&d->grace_ms);
-    if (mono < d->collect_at_ms)
+    if (mono < d->collect_at_ms && grace == d->collect_grace_ms)
         return;
+    d->collect_grace_ms = grace;
     es_status s = dm_weights_begin(d->weights, &err);
     if (s == ES_OK)
         s = dm_weights_collect(d->weights, now - grace, &collected, &err);

@@ -374,22 +374,66 @@ es_status dm_db_shrink(dm_db *db, int64_t *left, es_error *err)
     return db_pragma_i64(db, "PRAGMA freelist_count", left, err);
 }
 
-es_status dm_db_backup(dm_db *db, const char *path, es_error *err)
+/* ---- copying */
+
+struct dm_copy {
+    dm_db *db;
+    sqlite3 *to;
+    sqlite3_backup *b;
+    char path[600];
+    bool reading; /* a read transaction holds still what other connections write */
+};
+
+static es_status copy_fail(dm_copy *c, int rc, es_error *err)
 {
-    sqlite3 *to = NULL;
-    int rc = sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-    sqlite3_backup *b = rc == SQLITE_OK ? sqlite3_backup_init(to, "main", db->handle, "main") : NULL;
-    if (b) {
-        do
-            rc = sqlite3_backup_step(b, 1024);
-        while (rc == SQLITE_OK);
-        sqlite3_backup_finish(b);
-    }
+    int code = c->to ? sqlite3_errcode(c->to) : rc;
+    bool full = (code & 0xff) == SQLITE_FULL || (rc & 0xff) == SQLITE_FULL;
+    return es_fail(err, full ? ES_DISK_FULL : ES_IO, c->path, "copying %s: %s", c->db->path,
+                   full ? "the disk is full" : sqlite3_errstr(rc));
+}
+
+es_status dm_copy_begin(dm_db *db, const char *path, dm_copy **out, es_error *err)
+{
+    dm_copy *c = *out = es_xcalloc(1, sizeof *c);
     es_status s = ES_OK;
-    if (!b || rc != SQLITE_DONE) {
-        bool full = to && sqlite3_errcode(to) == SQLITE_FULL;
-        s = es_fail(err, full ? ES_DISK_FULL : ES_IO, path, "backup: %s", to ? sqlite3_errmsg(to) : sqlite3_errstr(rc));
-    }
-    sqlite3_close(to);
+    c->db = db;
+    snprintf(c->path, sizeof c->path, "%s", path);
+    int rc = sqlite3_open_v2(path, &c->to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    if (rc == SQLITE_OK) /* of no use before it is whole: no journal, one sync at the end */
+        rc = sqlite3_exec(c->to, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        c->b = sqlite3_backup_init(c->to, "main", db->handle, "main");
+    if (!c->b)
+        s = copy_fail(c, rc == SQLITE_OK ? sqlite3_errcode(c->to) : rc, err);
+    if (s != ES_OK)
+        dm_copy_end(out);
     return s;
+}
+
+es_status dm_copy_hold(dm_copy *c, es_error *err)
+{
+    ES_RETURN(db_exec(c->db, "BEGIN; SELECT count(*) FROM sqlite_schema", "copying", err));
+    c->reading = true;
+    return ES_OK;
+}
+
+es_status dm_copy_step(dm_copy *c, int pages, bool *over, es_error *err)
+{
+    int rc = sqlite3_backup_step(c->b, pages);
+    *over = rc == SQLITE_DONE;
+    return rc == SQLITE_OK || rc == SQLITE_DONE || rc == SQLITE_BUSY || rc == SQLITE_LOCKED ? ES_OK
+                                                                                            : copy_fail(c, rc, err);
+}
+
+void dm_copy_end(dm_copy **pc)
+{
+    dm_copy *c = *pc;
+    if (!c)
+        return;
+    sqlite3_backup_finish(c->b);
+    sqlite3_close(c->to);
+    if (c->reading)
+        sqlite3_exec(c->db->handle, "COMMIT", NULL, NULL, NULL);
+    free(c);
+    *pc = NULL;
 }

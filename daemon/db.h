@@ -67,8 +67,14 @@ void dm_stmt_end(dm_stmt *q); /* NULL-safe */
 const char *dm_db_path(const dm_db *db);
 /* Gives at most 1,024 free pages back to the file system; *left are still free (0 in a file that was not made with `shrinks`: there they are used again). */
 es_status dm_db_shrink(dm_db *db, int64_t *left, es_error *err) ES_MUST_CHECK;
-/* Copies the whole database, page by page, into a new file at `path`, while it is in use. */
-es_status dm_db_backup(dm_db *db, const char *path, es_error *err) ES_MUST_CHECK;
+/* Copies the whole database into a new file at `path`, while it is in use: what this connection writes between two steps is in the copy, what others
+ * write after the first step is not. The copy is not on disk before dm_file_sync. */
+typedef struct dm_copy dm_copy;
+es_status dm_copy_begin(dm_db *db, const char *path, dm_copy **out, es_error *err) ES_MUST_CHECK;
+/* Of a database that other connections write to as well: everything after this is of one moment, until dm_copy_end. */
+es_status dm_copy_hold(dm_copy *c, es_error *err) ES_MUST_CHECK;
+es_status dm_copy_step(dm_copy *c, int pages, bool *over, es_error *err) ES_MUST_CHECK;
+void dm_copy_end(dm_copy **c); /* NULL-safe; also in the middle */
 /* PRAGMA integrity_check: ES_CORRUPT with SQLite's first finding. */
 es_status dm_db_check(dm_db *db, es_error *err) ES_MUST_CHECK;
 

@@ -12,17 +12,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "daemon/accept.h"
+#include "daemon/restore.h"
 #include "daemon/server.h"
 
 static const char usage[] =
     "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--http "
     "ADDRESS] [--keys DIR] [--insecure] [--log LEVEL]\n"
     "       espalierd [-c FILE] [--dir DIR] --check\n"
+    "       espalierd [-c FILE] [--dir DIR] --restore BACKUP [--force]\n"
     "\n"
     "The coordinator: keeps searches and jobs in DIR, gives jobs to workers. Options win over FILE (espalierd.yaml).\n"
     "--check reads the databases in DIR from end to end and says whether they are whole.\n"
+    "--restore puts a backup (`espalier backup`, or one of DIR/backups) into DIR after verifying it; with --force also "
+    "in "
+    "the place\nof databases that are there, which are kept aside.\n"
     "tcp endpoints are encrypted and ask for a key of DIR/keys/authorized_keys (`espalier keygen`; docs/security.md); "
     "--insecure leaves\nthem in clear, open to everybody who can connect.\n"
     "Prints one line beginning with \"ready\" when it listens. SIGTERM ends it; nothing is lost however it ends.\n";
@@ -43,12 +49,19 @@ static int option(dm_config *c, int opt, const char *value)
     return to && snprintf(to, DM_CONFIG_TEXT, "%s", value) < DM_CONFIG_TEXT ? 0 : -1;
 }
 
-static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_error *err)
+/* What to do besides serving. */
+typedef struct task {
+    bool check, force;
+    const char *restore;
+} task;
+
+static es_status configure(int argc, char **argv, dm_config *c, task *t, es_error *err)
 {
     static const struct option longs[] = {
         {"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},   {"control", 1, NULL, 'k'}, {"data", 1, NULL, 'w'},
         {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},  {"keys", 1, NULL, 'K'},    {"insecure", 0, NULL, 'I'},
-        {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'}, {"help", 0, NULL, 'H'},    {NULL, 0, NULL, 0}};
+        {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'}, {"restore", 1, NULL, 'R'}, {"force", 0, NULL, 'F'},
+        {"help", 0, NULL, 'H'},   {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
@@ -59,10 +72,14 @@ static es_status configure(int argc, char **argv, dm_config *c, bool *check, es_
             exit(EXIT_SUCCESS);
         }
     optind = 1;
-    *check = false;
+    *t = (task){0};
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
         if (opt == 'C')
-            *check = true;
+            t->check = true;
+        else if (opt == 'F')
+            t->force = true;
+        else if (opt == 'R')
+            t->restore = optarg;
         else if (opt == 'I')
             c->insecure = true;
         else if (opt == '?' || (opt != 'c' && option(c, opt, optarg) != 0))
@@ -82,27 +99,57 @@ static int complain(const es_error *err)
     return err->code == ES_INVALID ? 2 : 1;
 }
 
+/* A damaged database is of no use; a backup is. */
+static int complain_of_damage(const dm_config *c, es_error *err)
+{
+    char path[600];
+    dm_backup_info info;
+    int rc = complain(err);
+    if (err->code != ES_CORRUPT)
+        return rc;
+    if (dm_backup_last(c->backup_dir, path, &info) == ES_OK)
+        fprintf(stderr,
+                "espalierd: the last good backup is %s (%.1f hours old): espalierd --dir %s --restore %s --force\n",
+                path, (double)(es_clock_wall_ms(es_clock_system()) - info.made_ms) / 3600000, c->dir, path);
+    else
+        fprintf(stderr, "espalierd: there is no good backup in %s\n", c->backup_dir);
+    return rc;
+}
+
+static int run_task(const dm_config *c, const task *t)
+{
+    char said[1600];
+    es_error err = {0};
+    if (t->restore) {
+        if (dm_restore(c->dir, t->restore, t->force, said, &err) != ES_OK)
+            return complain(&err);
+        puts(said);
+        return 0;
+    }
+    if (dm_server_check(c, &err) != ES_OK)
+        return complain_of_damage(c, &err);
+    printf("%s: the databases are whole\n", c->dir);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     dm_config config;
     dm_server *server = NULL;
     es_error err = {0};
     sigset_t ends;
-    bool check;
-    if (configure(argc, argv, &config, &check, &err) != ES_OK)
+    task todo;
+    if (configure(argc, argv, &config, &todo, &err) != ES_OK)
         return complain(&err);
     es_log_init("espalierd", config.log);
     if (es_file_limit(DESCRIPTORS, &err) != ES_OK)
         return complain(&err);
     dm_accept_keep(DESCRIPTORS / 2);
-    if (check) {
-        if (dm_server_check(&config, &err) != ES_OK)
-            return complain(&err);
-        printf("%s: the databases are whole\n", config.dir);
-        return 0;
-    }
-    signal(SIGPIPE, SIG_IGN);
     umask(0077); /* databases, keys, backups: nobody else's business */
+    if (todo.check || todo.restore)
+        return run_task(&config, &todo);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a write that fails, as on a full disk */
     /* Blocked before any thread starts, so that signals come only through the descriptor. */
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
@@ -111,7 +158,7 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &ends, NULL);
     int fd = signalfd(-1, &ends, SFD_CLOEXEC);
     if (dm_server_open(&config, &server, &err) != ES_OK)
-        return complain(&err);
+        return complain_of_damage(&config, &err);
     puts(dm_server_ready(server));
     fflush(stdout);
     es_status s = dm_server_run(server, fd, &err);

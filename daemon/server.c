@@ -2,13 +2,11 @@
 #include "daemon/store.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -18,14 +16,23 @@
 #include "base/log.h"
 #include "daemon/accept.h"
 #include "daemon/auth.h"
-#include "daemon/collect.h"
+#include "daemon/backup_set.h"
 #include "daemon/data_thread.h"
+#include "daemon/folder.h"
 #include "daemon/http.h"
+#include "daemon/keep.h"
 #include "daemon/limits.h"
+#include "daemon/restore.h"
 #include "daemon/weights.h"
 #include "daemon/wire_codec.h"
 
-enum { LOCAL_HWM = 100000, TCP_RECEIVE_HWM = 64, TCP_SEND_HWM = 4096 };
+enum {
+    LOCAL_HWM = 100000,
+    TCP_RECEIVE_HWM = 64,
+    TCP_SEND_HWM = 4096,
+    CHECK_BYTES_MAX = 64 << 20,
+    EMPTY_BYTES = 16 << 10
+};
 
 struct dm_server {
     dm_config config;
@@ -37,7 +44,7 @@ struct dm_server {
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
     dm_coord *coord;
     dm_http *http;
-    dm_collect collect;
+    dm_keep *keep;
     int64_t metrics_at_ms, descriptors_at_ms;
     bool descriptors_gone;
     char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
@@ -68,40 +75,17 @@ static bool server_has_version(void *ctx, const char *hex)
 static void server_drop_version(void *ctx, const char *hex)
 {
     dm_server *s = ctx;
-    if (!s->collect.held)
+    if (s->keep && !dm_keep_holds(s->keep))
         (void)!dm_data_drop(s->data, hex); /* what stays is found again by the walk */
 }
 
-static es_status server_backup(void *ctx, const char *dir, es_error *err)
+static es_status server_backup(void *ctx, const dm_addr *from, uint64_t id, const char *dir, es_error *err)
 {
     dm_server *s = ctx;
-    char path[600];
-    snprintf(path, sizeof path, "%s/weights.db", dir);
-    return dm_weights_backup(s->weights, path, err);
+    return dm_keep_backup(s->keep, from, id, dir, err);
 }
 
 /* ---- opening */
-
-/* One coordinator a folder. The lock goes with the process, however it ends. */
-static es_status server_lock(dm_server *s, es_error *err)
-{
-    char path[400], pid[32] = "";
-    snprintf(path, sizeof path, "%s/espalierd.lock", s->config.dir);
-    s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (s->lock < 0)
-        return es_fail_errno(err, path, "cannot write in the folder of the databases");
-    if (flock(s->lock, LOCK_EX | LOCK_NB) != 0) {
-        ssize_t n = pread(s->lock, pid, sizeof pid - 1, 0);
-        if (n > 0 && pid[n - 1] == '\n')
-            pid[n - 1] = 0;
-        return es_fail(err, ES_BUSY, s->config.dir, "another espalierd (process %s) owns this folder",
-                       pid[0] ? pid : "unknown");
-    }
-    snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-    if (ftruncate(s->lock, 0) != 0 || pwrite(s->lock, pid, strlen(pid), 0) < 0)
-        return es_fail_errno(err, path, "cannot write in the folder of the databases");
-    return ES_OK;
-}
 
 static es_status server_sockets(dm_server *s, es_error *err)
 {
@@ -165,28 +149,38 @@ static es_status server_http(dm_server *s, es_error *err)
 
 es_status dm_server_check(const dm_config *config, es_error *err)
 {
-    dm_server s = {.config = *config, .lock = -1};
-    dm_store *store = NULL;
-    dm_weights *weights = NULL;
-    char state[600], path[600];
+    dm_backup_info info;
+    int lock = -1;
+    char state[600];
     snprintf(state, sizeof state, "%s/state.db", config->dir);
-    snprintf(path, sizeof path, "%s/weights.db", config->dir);
     if (!es_file_exists(state))
         return es_fail(err, ES_NOT_FOUND, state, "there is no database to check");
-    es_status status = server_lock(&s, err);
+    es_status status = dm_folder_lock(config->dir, &lock, err);
     if (status == ES_OK)
-        status = dm_store_open(state, NULL, &store, err);
-    if (status == ES_OK)
-        status = dm_store_check(store, err);
-    if (status == ES_OK && es_file_exists(path))
-        status = dm_weights_open(path, &weights, err);
-    if (status == ES_OK && weights)
-        status = dm_weights_check(weights, NULL, NULL, err);
-    dm_store_close(&store);
-    dm_weights_close(&weights);
-    if (s.lock >= 0)
-        close(s.lock);
+        status = dm_backup_inspect(config->dir, NULL, NULL, &info, err);
+    if (lock >= 0)
+        close(lock);
     return status;
+}
+
+/* Weights that a killed machine left damaged would be handed out for weeks before anybody noticed; a small store is read whole, a large one by `--check`. */
+static es_status server_weights(dm_server *s, es_error *err)
+{
+    dm_weights_size size;
+    char log[440];
+    snprintf(log, sizeof log, "%s-wal", s->state_path);
+    /* Less than a schema's pages, and no log to make it whole: SQLite would begin a new database there. */
+    bool empty = es_file_bytes(s->state_path) < EMPTY_BYTES && es_file_bytes(log) <= 0;
+    ES_RETURN(dm_weights_open(s->weights_path, &s->weights, err));
+    ES_RETURN(dm_weights_sizes(s->weights, &size, err));
+    if (empty && size.versions > 0)
+        return es_fail(err, ES_CORRUPT, s->state_path,
+                       "is missing or empty, but weights.db beside it holds %" PRId64
+                       " versions: searches were kept here; restore the last backup",
+                       size.versions);
+    if (size.pages * size.page_bytes <= CHECK_BYTES_MAX)
+        return dm_weights_check(s->weights, NULL, NULL, err);
+    return ES_OK;
 }
 
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)
@@ -199,11 +193,16 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
     if (status == ES_OK)
         status = es_file_mkdirs(s->config.dir, err);
     if (status == ES_OK)
-        status = server_lock(s, err);
+        status = dm_folder_lock(s->config.dir, &s->lock, err);
     if (status != ES_OK)
         goto fail;
     snprintf(s->state_path, sizeof s->state_path, "%s/state.db", s->config.dir);
     snprintf(s->weights_path, sizeof s->weights_path, "%s/weights.db", s->config.dir);
+    status = dm_restore_finish(s->config.dir, err);
+    if (status == ES_OK)
+        status = server_weights(s, err);
+    if (status != ES_OK)
+        goto fail;
     s->zmq = zmq_ctx_new();
     zmq_ctx_set(s->zmq, ZMQ_MAX_SOCKETS, 65000);
     status = dm_auth_open(&(dm_auth_options){.zmq = s->zmq,
@@ -216,8 +215,6 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
         status = server_sockets(s, err);
     if (status == ES_OK)
         status = server_data(s, err);
-    if (status == ES_OK)
-        status = dm_weights_open(s->weights_path, &s->weights, err);
     if (status != ES_OK)
         goto fail;
     if (s->config.http[0])
@@ -241,6 +238,8 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
     status = dm_coord_open(&o, &env, &s->coord, err);
     if (status != ES_OK)
         goto fail;
+    s->keep = dm_keep_new(s->coord, s->weights, s->data, s->weights_path);
+    dm_keep_set(s->keep, &s->config);
     snprintf(s->ready, sizeof s->ready, "ready control=%s data=%s status=%s http=%s dir=%s", s->bound[0],
              dm_data_endpoint(s->data), s->status, s->http ? dm_http_address(s->http) : "", s->config.dir);
     return ES_OK;
@@ -351,9 +350,8 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
 {
     for (;;) {
         int wait = dm_coord_turn(s->coord);
-        int collect = dm_collect_turn(&s->collect, dm_coord_store(s->coord), s->weights, s->data, es_clock_steady_ms(),
-                                      es_clock_mono_ms(es_clock_system()));
-        wait = collect < wait ? collect : wait;
+        int keep = dm_keep_turn(s->keep);
+        wait = keep < wait ? keep : wait;
         server_metrics(s);
         server_descriptors(s);
         if (dm_coord_shutdown_asked(s->coord)) {
@@ -377,6 +375,7 @@ void dm_server_close(dm_server **ps)
     if (!s)
         return;
     dm_http_stop(&s->http);
+    dm_keep_destroy(&s->keep);
     dm_coord_close(&s->coord);
     dm_data_stop(&s->data);
     dm_weights_close(&s->weights);

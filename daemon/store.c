@@ -75,7 +75,7 @@ void dm_store_undo(dm_store *st)
 
 es_status dm_store_check(dm_store *st, es_error *err) { return dm_db_check(st->db, err); }
 
-es_status dm_store_backup(dm_store *st, const char *path, es_error *err) { return dm_db_backup(st->db, path, err); }
+dm_db *dm_store_db(dm_store *st) { return st->db; }
 
 void dm_store_on_move(dm_store *st, void (*fn)(void *ctx, int64_t job, int from, int to), void *ctx)
 {

@@ -25,7 +25,7 @@ es_status dm_store_savepoint(dm_store *st, es_error *err) ES_MUST_CHECK;
 es_status dm_store_release(dm_store *st, es_error *err) ES_MUST_CHECK;
 void dm_store_undo(dm_store *st);
 es_status dm_store_check(dm_store *st, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
-es_status dm_store_backup(dm_store *st, const char *path, es_error *err) ES_MUST_CHECK;
+dm_db *dm_store_db(dm_store *st);                                    /* for dm_copy: between transactions */
 /* Told of every change of a job's state, inside the transaction: for the simulator and for tests. */
 void dm_store_on_move(dm_store *st, void (*fn)(void *ctx, int64_t job, int from, int to), void *ctx);
 
@@ -173,6 +173,9 @@ es_status dm_checkpoint_last(dm_store *st, int64_t job, dm_checkpoint *out, char
                              es_error *err) ES_MUST_CHECK;
 es_status dm_checkpoint_seconds(dm_store *st, int64_t job, double *out,
                                 es_error *err) ES_MUST_CHECK; /* of all slices */
+
+/* After a restore: leases given out since the backup was made are of no attempt that this database will give out. */
+es_status dm_attempts_jump(dm_store *st, es_error *err) ES_MUST_CHECK;
 
 /* ---- which weights versions are needed, and by whom (store_retain.c) ---------------------------------------------------- */
 

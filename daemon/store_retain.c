@@ -94,6 +94,12 @@ es_status dm_search_set_deleted(dm_store *st, int64_t id, int64_t now_ms, es_err
                      id);
 }
 
+es_status dm_attempts_jump(dm_store *st, es_error *err)
+{
+    return dm_db_run(st->db, "UPDATE job SET attempt = attempt + 1000 WHERE state = 1 OR state = 2 OR state = 3", err,
+                     "");
+}
+
 /* ---- deleting, a bounded number of rows at a time */
 
 /* Jobs with all their children. The youngest job of all stays, so that no id comes twice; *n counts those that went. */

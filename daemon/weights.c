@@ -38,7 +38,7 @@ void dm_weights_close(dm_weights **w)
 es_status dm_weights_begin(dm_weights *w, es_error *err) { return dm_db_begin(w->db, err); }
 es_status dm_weights_commit(dm_weights *w, es_error *err) { return dm_db_commit(w->db, err); }
 void dm_weights_rollback(dm_weights *w) { dm_db_rollback(w->db); }
-es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) { return dm_db_backup(w->db, path, err); }
+dm_db *dm_weights_db(dm_weights *w) { return w->db; }
 
 bool dm_weights_has(dm_weights *w, const char *hex)
 {

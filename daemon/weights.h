@@ -64,6 +64,6 @@ es_status dm_weights_sizes(dm_weights *w, dm_weights_size *out, es_error *err) E
 /* Reads everything: SQLite's own check, every manifest against its id and its chunks, every chunk against its hash. ES_CORRUPT. `stop` (may be NULL)
  * is asked now and then; true gives ES_CANCELLED. */
 es_status dm_weights_check(dm_weights *w, bool (*stop)(void *ctx), void *ctx, es_error *err) ES_MUST_CHECK;
-es_status dm_weights_backup(dm_weights *w, const char *path, es_error *err) ES_MUST_CHECK;
+dm_db *dm_weights_db(dm_weights *w); /* for dm_copy */
 
 #endif

@@ -203,12 +203,22 @@ START_TEST(a_backup_opens)
         int64_t id = search(st);
         ck_assert_ok(dm_job_create_noops(st, id, 100, 1, &first, NULL));
         ck_assert_ok(dm_store_commit(st, NULL));
-        ck_assert_ok_err(dm_store_backup(st, copy, &err), &err);
+        dm_copy *c;
+        bool over = false;
+        ck_assert_ok_err(dm_copy_begin(dm_store_db(st), copy, &c, &err), &err);
+        ck_assert_ok(dm_copy_step(c, 2, &over, NULL));
+        ck_assert(!over);
+        ck_assert_ok(dm_store_begin(st, NULL)); /* while it is being copied: in the copy too */
+        ck_assert_ok(dm_job_create_noops(st, id, 50, 1, &first, NULL));
+        ck_assert_ok(dm_store_commit(st, NULL));
+        while (!over)
+            ck_assert_ok_err(dm_copy_step(c, 1, &over, &err), &err);
+        dm_copy_end(&c);
         dm_store_close(&st);
         ck_assert_ok_err(dm_store_open(copy, NULL, &st, &err), &err);
         dm_search_row r;
         ck_assert_ok(dm_search_get(st, id, &r, NULL));
-        ck_assert_int_eq(r.n[DM_JOB_READY], 100);
+        ck_assert_int_eq(r.n[DM_JOB_READY], 150);
         dm_search_row_free(&r);
         dm_store_close(&st);
     }

@@ -65,7 +65,7 @@ def every_view(rig):
     rig.good("logs", search)
     os.makedirs(rig.path("backup"))
     rig.good("backup", rig.path("backup"))
-    check(sorted(os.listdir(rig.path("backup")))[:2] == ["state.db", "weights.db"], "a backup of both databases")
+    check(sorted(os.listdir(rig.path("backup"))) == ["backup.json", "state.db", "weights.db"], "a backup of both databases")
     r = rig.client("retry", search)
     check(r.returncode == 1 and "only a failed one" in r.stderr, r.stderr)
     events = subprocess.Popen([worker.args[0].replace("espalier-worker", "espalier"), "watch", "--events", str(int(search) + 1), "--endpoint",
