@@ -150,11 +150,12 @@ static entry *entry_get(dm_limits *l, uint64_t key, double factor, int64_t now_m
 
 /* ---- in */
 
-static dm_verdict over(dm_limits *l, entry *e, const dm_who *who, int64_t now_ms, const char *of, es_error *why)
+static dm_verdict over(dm_limits *l, entry *key, entry *e, const dm_who *who, int64_t now_ms, const char *of,
+                       es_error *why)
 {
     l->refused++;
-    if (now_ms - e->logged_ms >= LOG_EVERY_MS || !e->logged_ms) {
-        e->logged_ms = now_ms;
+    if (now_ms - key->logged_ms >= LOG_EVERY_MS || !key->logged_ms) { /* however many connections it has */
+        key->logged_ms = now_ms;
         es_log(ES_LOG_WARN, "%s (%s) sends more than is allowed (%s); %" PRIu64 " messages refused so far", who->name,
                dm_role_name(who->role), of, l->refused);
     }
@@ -179,9 +180,9 @@ dm_verdict dm_limits_take(dm_limits *l, const void *id, size_t id_n, const dm_wh
         return DM_DROP;
     }
     if (key->messages.tokens < 1 || key->bytes.tokens <= 0)
-        return over(l, key, who, now_ms, "all connections of the key", why);
+        return over(l, key, key, who, now_ms, "all connections of the key", why);
     if (con->messages.tokens < 1 || con->bytes.tokens <= 0)
-        return over(l, con, who, now_ms, "one connection", why);
+        return over(l, key, con, who, now_ms, "one connection", why);
     dm_bucket_take(&key->messages, 1);
     dm_bucket_take(&key->bytes, (double)bytes);
     dm_bucket_take(&con->messages, 1);

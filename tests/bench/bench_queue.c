@@ -1,8 +1,8 @@
 /* bench_queue.c - what the coordinator can carry: the real espalierd, real sockets, every job durable (synchronous=FULL).
  *
- *     bench_queue throughput [jobs] [workers] [endpoint]     jobs of zero work, from enqueue to finished
+ *     bench_queue throughput [jobs] [workers] [endpoint]     jobs of zero work, from enqueue to finished; tcp://127.0.0.1:PORT: with keys
  *     bench_queue latency [seconds] [per second]             submit to lease, percentiles
- *     bench_queue crowd [workers] [seconds]                  idle connected workers with heartbeats every 5 s: the coordinator's share of a core
+ *     bench_queue crowd [workers] [seconds] [endpoint]                  idle connected workers with heartbeats every 5 s: the coordinator's share of a core
  *     bench_queue history [finished] [waiting]               leasing, list and show on a database that large
  *
  * The database lives in a new folder under the current one, which should be on the disk to be measured.
@@ -104,11 +104,22 @@ static double daemon_cpu(long *resident_mib)
     return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 }
 
+/* Over tcp: the admin's key that the coordinator made. */
+static es_status find_login(dm_login *login, es_error *err)
+{
+    char key[600];
+    snprintf(key, sizeof key, "%s/keys/admin.key", dir);
+    return dm_login_find(control, &(dm_keys_where){.role = DM_ROLE_ADMIN, .key = key}, false, login, err);
+}
+
 static dm_peer *connect_peer(void)
 {
     dm_peer *p;
     es_error err;
-    dm_peer_options o = {.endpoint = control};
+    dm_login login;
+    if (find_login(&login, &err) != ES_OK)
+        die("keys", &err);
+    dm_peer_options o = {.endpoint = control, .login = &login};
     if (dm_peer_open(&o, &p, &err) != ES_OK)
         die("connect", &err);
     return p;
@@ -345,6 +356,10 @@ static void crowd(int workers, double seconds)
     void *zmq = zmq_ctx_new();
     void **sockets = es_xcalloc((size_t)workers, sizeof *sockets);
     noop_worker w = {.slots = 1};
+    dm_login login;
+    es_error err;
+    if (find_login(&login, &err) != ES_OK)
+        die("keys", &err);
     zmq_ctx_set(zmq, ZMQ_MAX_SOCKETS, workers + 10);
     struct rlimit rl;
     getrlimit(RLIMIT_NOFILE, &rl);
@@ -353,7 +368,8 @@ static void crowd(int workers, double seconds)
     double t0 = now_s();
     for (int i = 0; i < workers; i++) {
         sockets[i] = zmq_socket(zmq, ZMQ_DEALER);
-        if (!sockets[i] || zmq_connect(sockets[i], control) != 0) {
+        if (!sockets[i] || dm_peer_secure(sockets[i], control, &login, &err) != ES_OK ||
+            zmq_connect(sockets[i], control) != 0) {
             printf("crowd: only %d sockets: %s\n", i, zmq_strerror(errno));
             workers = i;
             break;
