@@ -33,7 +33,9 @@ typedef struct dm_env {
     const char *vfs; /* SQLite VFS; NULL: the system's */
     void (*send)(void *ctx, const dm_addr *to, const void *bytes, size_t n);
     void (*publish)(void *ctx, const char *topic, const char *json);
-    bool (*has_version)(void *ctx, const char *hex);  /* weights: is it committed? */
+    bool (*has_version)(void *ctx, const char *hex); /* weights: is it committed? */
+    /* Weights: has hex all arrays of like, of the same types and shapes? ES_CORRUPT: no. NULL: not looked at. */
+    es_status (*alike)(void *ctx, const char *hex, const char *like, es_error *err);
     void (*drop_version)(void *ctx, const char *hex); /* no row needs it any more */
     /* Begins a backup into `dir` ("": where the automatic ones are); dm_coord_done tells `from` how it ended. NULL: none. */
     es_status (*backup)(void *ctx, const dm_addr *from, uint64_t id, const char *dir, es_error *err);

@@ -143,7 +143,8 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
 
 /* ---- results of training: a slice is over, perhaps not the job */
 
-static es_status training_check(dm_coord *c, const dm_job_spec *spec, const dm_job_result *r, es_error *why)
+static es_status training_check(dm_coord *c, const dm_job_row *row, const dm_job_spec *spec, const dm_job_result *r,
+                                es_error *why)
 {
     es_hash id;
     if (es_hash_parse(r->weights ? r->weights : "", &id, NULL) != ES_OK)
@@ -155,6 +156,9 @@ static es_status training_check(dm_coord *c, const dm_job_spec *spec, const dm_j
         return es_fail(why, ES_CORRUPT, "result.steps", "is missing: how long the whole training is");
     if (c->env.has_version && !c->env.has_version(c->env.ctx, r->weights))
         return es_fail(why, ES_NOT_FOUND, "result.weights", "version %.16s is not in the weights store", r->weights);
+    /* Weights of other shapes would be the next worker's failure, and its search's. */
+    if (row->kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET && spec->step > 0 && spec->weights[0] && c->env.alike)
+        return c->env.alike(c->env.ctx, r->weights, spec->weights, why);
     return ES_OK;
 }
 
@@ -230,7 +234,7 @@ static es_status finish_training(dm_coord *c, dm_lease *l, const dm_job_row *row
         return s;
     dm_job_spec copy = *(dm_job_spec *)base;
     *over = false;
-    s = training_check(c, &copy, r, why);
+    s = training_check(c, row, &copy, r, why);
     if (s == ES_OK) {
         why->code = ES_OK;
         s = training_slice(c, l, row, &copy, r, outcome, over, err);

@@ -72,6 +72,12 @@ static bool server_has_version(void *ctx, const char *hex)
     return !dm_data_dropping(s->data, hex) && dm_weights_has(s->weights, hex);
 }
 
+static es_status server_alike(void *ctx, const char *hex, const char *like, es_error *err)
+{
+    dm_server *s = ctx;
+    return dm_weights_alike(s->weights, hex, like, err);
+}
+
 static void server_drop_version(void *ctx, const char *hex)
 {
     dm_server *s = ctx;
@@ -233,6 +239,7 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
                   .send = server_send,
                   .publish = server_publish,
                   .has_version = server_has_version,
+                  .alike = server_alike,
                   .drop_version = server_drop_version,
                   .backup = server_backup};
     status = dm_coord_open(&o, &env, &s->coord, err);

@@ -31,6 +31,9 @@ es_status dm_weights_begin(dm_weights *w, es_error *err) ES_MUST_CHECK;
 es_status dm_weights_commit(dm_weights *w, es_error *err) ES_MUST_CHECK;
 void dm_weights_rollback(dm_weights *w);
 
+/* ES_OK when version `hex` has every array of version `like`, of the same type and shape (and perhaps more); ES_CORRUPT says which it has not. */
+es_status dm_weights_alike(dm_weights *w, const char *hex, const char *like, es_error *err) ES_MUST_CHECK;
+
 /* A status other than ES_OK: the database failed, nothing may be answered. reply->data is malloc'd. */
 es_status dm_weights_answer(dm_weights *w, const void *bytes, size_t n, int64_t now_ms, dm_bytes *reply,
                             es_error *err) ES_MUST_CHECK;

@@ -1,0 +1,135 @@
+/* A worker that lies about weights: its attempt fails, and the next worker's does not. */
+#include "tests/check_main.h"
+#include "tests/daemon/world.h"
+
+static const char search_text[] = "name: small\nseed: 3\n"
+                                  "task: {data: {train: /nowhere/train, test: /nowhere/test, validation: 100}}\n"
+                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
+                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
+                                  "  head: {classes: 10}\n"
+                                  "supernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
+                                  "search: {algorithm: nsga2, population: 12, evaluations: 50}\n"
+                                  "objectives: [accuracy: max, macs: min]\n";
+
+static int asked;
+static bool lies;
+static es_status alike(void *ctx, const char *hex, const char *like, es_error *err)
+{
+    (void)ctx;
+    asked++;
+    ck_assert_str_ne(hex, like);
+    return lies ? es_fail(err, ES_CORRUPT, hex, "array stem.weight has another type or shape") : ES_OK;
+}
+
+START_TEST(weights_of_other_shapes_are_a_failed_attempt)
+    {
+        world *w = world_new(es_test_dir());
+        w->env.alike = alike;
+        w->options.backoff_ms = 1;
+        world_restart(w);
+        uint64_t id = world_submit(w, "token", search_text);
+        world_hello(w, 1, 1);
+        ck_assert_int_eq(world_work(w, 1),
+                         1); /* the first slice begins from the seed: there is nothing to compare with */
+        ck_assert_int_eq(asked, 0);
+        lies = true;
+        w->now_ms += 10;
+        ck_assert_int_eq(world_work(w, 1), 1);
+        ck_assert_int_eq(asked, 1);
+        char *show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "array stem.weight has another type or shape");
+        ck_assert_has(show, "\"state\": \"running\"");
+        ck_assert_has(show, "\"failures\": 1");
+        free(show);
+        lies = false;
+        char *result = NULL;
+        for (int i = 0; i < 1000 && !result; i++) {
+            w->now_ms += 100;
+            world_work(w, 1);
+            result = world_query(w, "result", id, 0);
+        }
+        ck_assert_msg(result != NULL, "%s", world_refusal());
+        ck_assert_int_gt(asked, 1);
+        free(result);
+        world_free(&w);
+    }
+END_TEST
+
+/* A message as somebody else than this user. */
+static const char *refused(world *w, const dm_who *who, dm_from_peer *m)
+{
+    static char code[64];
+    dm_addr from = {.n = 1, .id = {77}};
+    dm_bytes b;
+    m->version = DM_WIRE_VERSION;
+    m->request_id = 5;
+    ck_assert_ok(dm_encode(&m->base, DM_CONTROL_MAX, &b, NULL));
+    dm_coord_deliver_as(w->c, &from, who, b.data, b.n);
+    free(b.data);
+    int before = w->sent_n;
+    world_turn(w);
+    code[0] = 0;
+    for (int i = before; i < w->sent_n; i++) {
+        ProtobufCMessage *base = NULL;
+        ck_assert_ok(dm_decode(&espalier__wire__to_peer__descriptor, w->sent[i].bytes, w->sent[i].n, &base, NULL));
+        const dm_to_peer *t = (const dm_to_peer *)base;
+        if (t->what_case == ESPALIER__WIRE__TO_PEER__WHAT_ERROR)
+            snprintf(code, sizeof code, "%s", t->error->code);
+        dm_message_free(&base);
+    }
+    return code;
+}
+
+START_TEST(whose_search_it_is_decides)
+    {
+        world *w = world_new(es_test_dir());
+        dm_who ann = {.role = DM_ROLE_CLIENT, .name = "ann"}, bob = {.role = DM_ROLE_CLIENT, .name = "bob"},
+               gpu = {.role = DM_ROLE_WORKER, .name = "gpu"}, root = {.role = DM_ROLE_ADMIN, .name = "root"},
+               nobody = {.role = DM_ROLE_NONE};
+        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT, c = ESPALIER__WIRE__FROM_PEER__INIT;
+        Espalier__Wire__Submit s = ESPALIER__WIRE__SUBMIT__INIT;
+        Espalier__Wire__Command k = ESPALIER__WIRE__COMMAND__INIT;
+        char token[] = "t", pretended[] = "bob", text[sizeof search_text];
+        memcpy(text, search_text, sizeof text);
+        s.token = token;
+        s.user = pretended; /* ann says that she is bob */
+        s.text = text;
+        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
+        m.submit = &s;
+        ck_assert_str_eq(refused(w, &gpu, &m), "denied");
+        ck_assert_str_eq(refused(w, &nobody, &m), "denied");
+        s.priority = 101;
+        ck_assert_str_eq(refused(w, &ann, &m), "denied");
+        s.priority = 0;
+        ck_assert_str_eq(refused(w, &ann, &m), "");
+        char *list = world_query(w, "list", 0, 0);
+        ck_assert_has(list, "\"user\": \"ann\"");
+        free(list);
+        k.search = 1;
+        c.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
+        c.command = &k;
+        static const int verbs[] = {ESPALIER__WIRE__VERB__VERB_PAUSE,  ESPALIER__WIRE__VERB__VERB_RESUME,
+                                    ESPALIER__WIRE__VERB__VERB_CANCEL, ESPALIER__WIRE__VERB__VERB_RETRY,
+                                    ESPALIER__WIRE__VERB__VERB_PIN,    ESPALIER__WIRE__VERB__VERB_DELETE,
+                                    ESPALIER__WIRE__VERB__VERB_UNPIN,  ESPALIER__WIRE__VERB__VERB_PRIORITY};
+        for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+            k.verb = (Espalier__Wire__Verb)verbs[i];
+            ck_assert_str_eq(refused(w, &bob, &c), "denied");
+            ck_assert_str_eq(refused(w, &gpu, &c), "denied");
+        }
+        k.verb = ESPALIER__WIRE__VERB__VERB_PRIORITY;
+        k.value = 101;
+        ck_assert_str_eq(refused(w, &ann, &c), "denied");
+        ck_assert_str_eq(refused(w, &root, &c), "");
+        k.verb = ESPALIER__WIRE__VERB__VERB_PAUSE;
+        ck_assert_str_eq(refused(w, &ann, &c), "");
+        k.verb = ESPALIER__WIRE__VERB__VERB_SHUTDOWN;
+        ck_assert_str_eq(refused(w, &ann, &c), "denied");
+        ck_assert(!dm_coord_shutdown_asked(w->c));
+        k.verb = ESPALIER__WIRE__VERB__VERB_CANCEL;
+        ck_assert_str_eq(refused(w, &root, &c), "");
+        world_free(&w);
+    }
+END_TEST
+
+ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, whose_search_it_is_decides)
