@@ -47,6 +47,8 @@ static void hunt_note(dm_hunt *h, const dm_result *r)
         return; /* of an architecture that was not asked: nobody waits for it */
     dm_found *f = &h->found[t];
     bool validation = r->split == DM_SPLIT_VALIDATION;
+    if (!r->ok) /* it may be on the front already: that is made anew */
+        h->front_told = h->front_n = 0;
     switch (r->measure) {
     case DM_MEASURE_ACCURACY:
     case DM_MEASURE_TABLE:
@@ -110,6 +112,7 @@ void dm_hunt_close(dm_hunt **ph)
     sr_search_destroy(&h->search);
     dm_map_free(&h->tickets);
     free(h->found);
+    free(h->front);
     free(h->arch);
     free(h);
     *ph = NULL;
@@ -284,30 +287,52 @@ static int by_first_objective(const void *pa, const void *pb)
     return a < b ? -1 : a > b;
 }
 
-int dm_hunt_front(const dm_hunt *h, int64_t **out)
+/* Objectives of a ticket, all to be made small; false when one is not known. */
+static bool front_values(const dm_hunt *h, int64_t ticket, double *values)
 {
     const sn_search_file *f = h->s->file;
-    int64_t told = sr_told(h->search);
-    int m = f->objectives, n = 0;
-    double *values = es_xcalloc((size_t)(told + 1) * (size_t)m, sizeof *values);
-    int64_t *tickets = es_xcalloc((size_t)told + 1, sizeof *tickets);
-    int *members = es_xcalloc((size_t)told + 1, sizeof *members);
-    for (int64_t t = 0; t < told; t++) {
-        if (!hunt_feasible(h, &h->found[t]))
-            continue;
-        for (int k = 0; k < m; k++) {
-            double v = dm_found_value(&h->found[t], f->objective[k].measure);
-            values[n * m + k] = f->objective[k].maximise ? -v : v;
-        }
-        tickets[n++] = t;
+    for (int k = 0; k < f->objectives; k++) {
+        double v = dm_found_value(&h->found[ticket], f->objective[k].measure);
+        if (isnan(v))
+            return false;
+        values[k] = f->objective[k].maximise ? -v : v;
     }
-    int count = sr_pareto(values, n, m, members);
-    for (int i = 0; i < count; i++)
-        tickets[i] = tickets[members[i]]; /* members rise, so nothing is overwritten before it is read */
+    return true;
+}
+
+/* The front grows with what was told, so that asking for it costs the same however much that is. */
+static void front_extend(dm_hunt *h)
+{
+    int m = h->s->file->objectives;
+    double v[SN_OBJECTIVES_MAX + 1], other[SN_OBJECTIVES_MAX + 1];
+    for (; h->front_told < sr_told(h->search); h->front_told++) {
+        int64_t t = h->front_told;
+        bool beaten = !hunt_feasible(h, &h->found[t]) || !front_values(h, t, v);
+        int left = 0;
+        for (int i = 0; i < h->front_n && !beaten; i++)
+            beaten = front_values(h, h->front[i], other) && sr_dominates(other, v, m);
+        if (beaten)
+            continue;
+        for (int i = 0; i < h->front_n; i++)
+            if (front_values(h, h->front[i], other) && !sr_dominates(v, other, m))
+                h->front[left++] = h->front[i];
+        if (left == h->front_cap) {
+            h->front_cap = h->front_cap ? 2 * h->front_cap : 64;
+            h->front = es_xrealloc(h->front, (size_t)h->front_cap * sizeof *h->front);
+        }
+        h->front[left++] = t;
+        h->front_n = left;
+    }
+}
+
+int dm_hunt_front(dm_hunt *h, int64_t **out)
+{
+    front_extend(h);
+    int64_t *tickets = es_xcalloc((size_t)h->front_n + 1, sizeof *tickets);
+    if (h->front_n)
+        memcpy(tickets, h->front, (size_t)h->front_n * sizeof *tickets);
     sorting = h;
-    qsort(tickets, (size_t)count, sizeof *tickets, by_first_objective);
-    free(values);
-    free(members);
+    qsort(tickets, (size_t)h->front_n, sizeof *tickets, by_first_objective);
     *out = tickets;
-    return count;
+    return h->front_n;
 }

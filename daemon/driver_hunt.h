@@ -13,7 +13,7 @@
 #include "daemon/driver.h"
 #include "search/algorithm.h"
 
-enum { DM_HUNT_BATCH = 8, DM_HUNT_LOOKAHEAD = 256, DM_HUNT_TELLS = 2000 };
+enum { DM_HUNT_BATCH = 8, DM_HUNT_LOOKAHEAD = 256, DM_HUNT_TELLS = 100 };
 
 typedef struct dm_found {
     es_id id;
@@ -40,6 +40,8 @@ struct dm_hunt {
     /* Hands out tickets first .. first + count - 1. */
     es_status (*batch)(dm_hunt *h, int64_t number, int64_t first, int count, es_error *err);
     int64_t batches;
+    int64_t *front, front_told; /* non-dominated tickets below front_told; dm_hunt_front's */
+    int front_n, front_cap;
 };
 
 es_status dm_hunt_open(dm_search *s,
@@ -55,13 +57,13 @@ int64_t dm_hunt_ticket(const dm_hunt *h, const es_id *id); /* -1: never asked */
 /* Stores a result, once; a second one for the same key is ignored. */
 es_status dm_hunt_result(dm_hunt *h, const dm_result *r, es_error *err) ES_MUST_CHECK;
 /* Tickets of the non-dominated among those told that meet every constraint, best first objective first; caller frees. */
-int dm_hunt_front(const dm_hunt *h, int64_t **tickets);
+int dm_hunt_front(dm_hunt *h, int64_t **tickets);
 /* The value of an objective or limit; NaN when not known. */
 double dm_found_value(const dm_found *f, sn_measure m);
 
 /* ---- driver_report.c: JSON of what was found */
 void dm_report_objectives(const dm_search *s, es_json *j);
 void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j); /* one MEMBER of schemas/status.md */
-char *dm_report_result(const dm_hunt *h, const char *weights);                   /* RESULT; caller owns */
+char *dm_report_result(dm_hunt *h, const char *weights);                         /* RESULT; caller owns */
 
 #endif

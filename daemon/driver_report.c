@@ -57,7 +57,7 @@ void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j)
     free(text);
 }
 
-char *dm_report_result(const dm_hunt *h, const char *weights)
+char *dm_report_result(dm_hunt *h, const char *weights)
 {
     const sn_search_file *f = h->s->file;
     es_json j;
