@@ -34,7 +34,7 @@ double qr_now_s(void);
 void qr_start(const char *endpoint); /* NULL: ipc in the folder */
 void qr_stop(void);
 double qr_cpu(long *resident_mib); /* seconds of processor time the coordinator has used, and its resident memory */
-void qr_login(dm_login *login); /* over tcp: the admin's key that the coordinator made */
+void qr_login(dm_login *login);    /* over tcp: the admin's key that the coordinator made */
 dm_peer *qr_connect(void);
 dm_to_peer *qr_call(dm_peer *p, dm_from_peer *m);
 void qr_enqueue(dm_peer *p, const char *token, uint64_t count);
