@@ -286,12 +286,26 @@ static es_status accept_turn(meeting *m, const char *what, es_error *err)
 
 /* ---- the meeting ---- */
 
+/* A rank that has come says nothing more: what can be read from it is its end. */
+static es_status all_still_there(const meeting *m, es_error *err)
+{
+    char c;
+    for (int r = 1; r < m->o->size; r++) {
+        ssize_t k = m->ranks[r] < 0 ? -1 : recv(m->ranks[r], &c, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (k == 0 || (m->ranks[r] >= 0 && k < 0 && errno != EAGAIN && errno != EINTR))
+            return es_fail(err, ES_LOST, "gang", "rank 0 of %d: rank %d is gone", m->o->size, r);
+    }
+    return ES_OK;
+}
+
 /* Rank 0: hears where everyone is, tells everyone where the next one is; *next becomes its own. */
 static es_status lead(meeting *m, word *next, es_error *err)
 {
     const int size = m->o->size;
-    while (m->heard < size - 1)
+    while (m->heard < size - 1) {
         ES_RETURN(accept_turn(m, "the other ranks", err));
+        ES_RETURN(all_still_there(m, err));
+    }
     m->where[0] = word_of(m, WORD_NEXT);
     memcpy(m->where[0].address, m->hub.address, sizeof m->hub.address);
     for (int r = 1; r < size; r++) {

@@ -89,8 +89,12 @@ static es_status task_gang_id(void *ctx, const kn_gang_id *offer, kn_gang_id *ou
     es_status s = ES_OK;
     int64_t began = es_clock_mono_ms(es_clock_system());
     pthread_mutex_lock(&c->lock);
-    if (offer)
+    if (offer) {
+        uint64_t one = 1;
         t->offer = *out = *offer;
+        if (write(c->event, &one, sizeof one) < 0) /* the control thread sends it */
+            es_log(ES_LOG_WARN, "eventfd: cannot write");
+    }
     while (!offer && t->id.n == 0 && s == ES_OK) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);

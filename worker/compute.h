@@ -51,7 +51,7 @@ void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g);
 /* Of gangs. What rank 0 wants told, at most every half second until the id has come back; false: nothing. */
 bool wk_compute_offer(wk_compute *c, int64_t now_ms, uint64_t *job, uint32_t *attempt, kn_gang_id *id);
 void wk_compute_gang_id(wk_compute *c, uint64_t job, uint32_t attempt, const void *id, size_t n);
-int wk_compute_fd(const wk_compute *c);
+int wk_compute_fd(const wk_compute *c); /* also when there is an offer */
 wk_finish *wk_compute_take(wk_compute *c);
 int wk_compute_jobs(wk_compute *c, wk_progress *out,
                     int max); /* running and waiting ones; returns how many there are */

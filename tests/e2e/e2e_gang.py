@@ -1,9 +1,18 @@
-"""Gangs of real workers through the real coordinator: the same bits every time, whole ranks killed or told to stop in between."""
+"""Gangs of real workers through the real coordinator: the same bits every time, whole ranks killed or told to stop in between.
+
+ESPALIER_GANG_DEVICES=cuda:0,cuda:1 runs it on those devices, as many ranks at most."""
 import json
 import os
 import signal
 
 from rig import check, main, say
+
+
+DEVICES = [d for d in os.environ.get("ESPALIER_GANG_DEVICES", "").split(",") if d] or ["cpu:1"] * 3
+
+
+def rank_worker(rig, i):
+    return rig.worker("--device", DEVICES[i])
 
 
 def gang_search(rig, name, ranks, epochs, slice_steps, evaluations=8):
@@ -38,52 +47,50 @@ def log_lines(rig, text):
 
 def two_and_three_ranks_repeat_themselves(rig):
     rig.coordinator()
-    for _ in range(3):
-        rig.worker()
+    for i in range(len(DEVICES[:3])):
+        rank_worker(rig, i)
     results = {}
-    for ranks in (1, 2, 3):
+    for ranks in range(1, len(DEVICES[:3]) + 1):
         path = gang_search(rig, "ranks%d" % ranks, ranks, epochs=4, slice_steps=20)
         for turn in (1, 2):
             result = finished(rig, rig.submit(path), "ranks%d-%d" % (ranks, turn))
             check(results.setdefault(ranks, result) == result, "%d ranks: the same result twice" % ranks)
     weights = {json.loads(r)["weights"] for r in results.values()}
-    check(len(weights) == 3, "each number of ranks has weights of its own")
-    check(log_lines(rig, "rank=2 of 3") and log_lines(rig, "rank=1 of 2"), "the workers were ranks")
+    check(len(weights) == len(results), "each number of ranks has weights of its own")
+    check(log_lines(rig, "rank=1 of 2") and (len(results) < 3 or log_lines(rig, "rank=2 of 3")), "the workers were ranks")
 
 
 def killed_rank_costs_one_slice(rig):
-    path = gang_search(rig, "killed", 2, epochs=120, slice_steps=100)
+    path = gang_search(rig, "killed", 2, epochs=200, slice_steps=1000)
     rig.coordinator(lease_ms=1500)
-    workers = [rig.worker(), rig.worker()]
+    workers = [rank_worker(rig, 0), rank_worker(rig, 1)]
     want = finished(rig, rig.submit(path), "undisturbed")
     search = rig.submit(path)
-    for kill in range(3):
-        seen = training(rig, search)
-        rig.wait(lambda: training(rig, search) > seen or rig.state(search) == "done", 60, "training to go on")
+    for victim in (1, 0):  # a rank that said where it is inside a slice is linked with the others
+        rig.wait(lambda: training(rig, search) % 1000 > 0 or rig.state(search) == "done", 60, "the middle of a slice")
         check(rig.state(search) != "done", "killed in time")
-        victim = workers.pop(kill % 2)  # not the same rank every time
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-        workers.append(rig.worker())
-    check(finished(rig, search, "killed") == want, "the same result after three ranks were killed")
-    lost = [l for l in rig.ask("logs", search)["logs"] if l["outcome"] == "lost"]
-    failed = [l for l in rig.ask("logs", search)["logs"] if l["outcome"] == "failed"]
-    check(lost and not failed, "lost, not failed: %s" % json.dumps(failed))
-    check(log_lines(rig, "is gone"), "the other rank noticed by itself")
-    say("        %d attempts lost" % len(lost))
+        workers[victim].send_signal(signal.SIGKILL)
+        workers[victim].wait()
+        workers[victim] = rank_worker(rig, victim)
+        rig.wait(lambda: training(rig, search) == 0, 20, "the attempt to end")
+    check(finished(rig, search, "killed") == want, "the same result after two ranks were killed")
+    logs = rig.ask("logs", search)["logs"]
+    check([l for l in logs if l["outcome"] == "lost"], "lost: %s" % json.dumps(logs))
+    check(not [l for l in logs if l["outcome"] == "failed"], "not failed: %s" % json.dumps(logs))
+    check(len(log_lines(rig, "is gone")) >= 2, "the other rank noticed by itself, both times")
 
 
 def stopped_rank_hands_the_gang_back(rig):
     path = gang_search(rig, "stopped", 2, epochs=120, slice_steps=100000)
     rig.coordinator(lease_ms=20000)
-    workers = [rig.worker(), rig.worker()]
+    workers = [rank_worker(rig, 0), rank_worker(rig, 1)]
     want = finished(rig, rig.submit(path), "undisturbed")
     search = rig.submit(path)
     rig.wait(lambda: training(rig, search) > 0, 60, "training")
     workers[1].send_signal(signal.SIGTERM)
     check(rig.ends(workers[1], 20) == 0, "it leaves cleanly")
     rig.wait(lambda: training(rig, search) == 0, 20, "the gang to stop as a whole")
-    rig.worker()
+    rank_worker(rig, 1)
     check(finished(rig, search, "stopped") == want, "the same result")
 
 

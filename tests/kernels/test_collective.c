@@ -196,6 +196,29 @@ START_TEST(a_killed_rank_is_noticed_by_all)
     }
 END_TEST
 
+/* Rank 1 meets rank 0 and dies while rank 2 is still awaited. */
+START_TEST(a_rank_that_dies_while_meeting_is_noticed)
+    {
+        gang g = {.size = 3};
+        int64_t start = now_ms();
+        ck_assert_ok_err(kn_rendezvous_open("127.0.0.1", &g.meet, &g.id, &err), &err);
+        for (int r = 0; r < 2; r++) {
+            g.pid[r] = fork();
+            if (g.pid[r] == 0) {
+                signal(SIGALRM, SIG_DFL); /* the test library has a handler of its own */
+                if (r == 1)
+                    alarm(1);
+                kn_collective *c = join_gang(&g, r, 20000);
+                _exit(c == NULL && err.code == ES_LOST ? 0 : 1);
+            }
+        }
+        ck_assert_int_eq(ended(&g, 1), 128 + SIGALRM);
+        ck_assert_int_eq(ended(&g, 0), 0);
+        ck_assert_int_lt(now_ms() - start, 5000);
+        kn_rendezvous_close(&g.meet);
+    }
+END_TEST
+
 /* Nothing is asked of the collective: its own thread sees that a neighbour went. */
 static int idles(int rank, int size, kn_collective *c)
 {
@@ -326,5 +349,6 @@ START_TEST(strangers_do_not_get_in)
 END_TEST
 
 ES_TEST_MAIN("collective", sums_of_pieces, broadcast_and_gather, a_killed_rank_is_noticed_by_all,
-             a_lost_rank_is_noticed_without_asking, a_silent_rank_is_given_up, a_difference_is_an_error,
-             bad_ids_and_lonely_ranks_are_refused, strangers_do_not_get_in)
+             a_rank_that_dies_while_meeting_is_noticed, a_lost_rank_is_noticed_without_asking,
+             a_silent_rank_is_given_up, a_difference_is_an_error, bad_ids_and_lonely_ranks_are_refused,
+             strangers_do_not_get_in)

@@ -192,6 +192,46 @@ START_TEST(ranks_together_equal_one_alone)
     }
 END_TEST
 
+/* A language model has no batch norm at all, and its table of tokens is also its classifier: one storage, touched twice. */
+START_TEST(a_language_model_is_trained_by_three)
+    {
+        static const char text[] =
+            "task: {kind: language-model, data: {format: text, train: train.txt, validation: 400}, context: 16}\n"
+            "space:\n"
+            "  input: {tokens: 16, vocabulary: 128}\n"
+            "  stem: {width: [16, 32]}\n"
+            "  stages: [{block: transformer, depth: [1, 2], heads: [1, 2], expand: [2, 3], head_dim: 16}]\n"
+            "supernet: {method: sandwich, random_subnets: 1, epochs: 30, batch: 12, optimizer: {kind: sgd, lr: 0.1}}\n"
+            "resources: {gpus: 3}\n";
+        const char *dir = es_test_dir();
+        sn_search_file *file = NULL;
+        es_error err = {0};
+        lab l = {0};
+        FILE *f = fopen(es_test_join(dir, "train.txt"), "w");
+        for (int i = 0; i < 900; i++)
+            fputs(i * i % 7 < 3 ? "medlar " : "quince ", f);
+        fclose(f);
+        ck_assert_ok_err(sn_search_file_parse("s.yaml", text, strlen(text), dir, &file, &err), &err);
+        ck_assert_ok_err(kn_device_open("cpu:1", &l.dev, &err), &err);
+        l.file = *file;
+        trial alone = {.l = &l, .size = 1, .until = 12, .stops = -1}, tr = alone;
+        tr.size = 3;
+        run(&alone);
+        run(&tr);
+        all_alike(&alone, 12);
+        all_alike(&tr, 12);
+        double d = distance(tr.f[0].values, alone.f[0].values, tr.f[0].n);
+        fprintf(stderr, "language model, 3 ranks: weights differ by %.2g, loss %.6f and %.6f\n", d, tr.f[0].loss,
+                alone.f[0].loss);
+        ck_assert_double_lt(alone.f[0].loss, log(128) - 0.05); /* it learns */
+        ck_assert_double_lt(d, 2e-5);
+        over(&tr);
+        over(&alone);
+        kn_device_close(&l.dev);
+        sn_search_file_destroy(&file);
+    }
+END_TEST
+
 START_TEST(the_same_bits_every_time)
     {
         lab *l = lab_new("cpu:1", SN_METHOD_SANDWICH);
@@ -271,5 +311,5 @@ START_TEST(a_batch_that_cannot_be_shared_is_refused)
     }
 END_TEST
 
-ES_TEST_MAIN("gang", ranks_together_equal_one_alone, the_same_bits_every_time, all_stop_at_one_boundary,
-             only_touched_slices_travel, a_batch_that_cannot_be_shared_is_refused)
+ES_TEST_MAIN("gang", ranks_together_equal_one_alone, a_language_model_is_trained_by_three, the_same_bits_every_time,
+             all_stop_at_one_boundary, only_touched_slices_travel, a_batch_that_cannot_be_shared_is_refused)
