@@ -46,6 +46,14 @@ es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const 
     es_json_str(j, "worker", l->worker->name);
     es_json_str(j, "code", code);
     es_json_str(j, "error", text);
+    if (text)
+        es_log(ES_LOG_WARN,
+               "job failed job=%" PRId64 " attempt=%" PRId64 " search=%" PRId64 " worker=%" PRId64
+               " code=%s state=%s: %s",
+               l->job, l->attempt, l->search->id, l->worker->id, code, state, text);
+    else
+        es_log(ES_LOG_INFO, "job %s job=%" PRId64 " attempt=%" PRId64 " search=%" PRId64 " worker=%" PRId64, state,
+               l->job, l->attempt, l->search->id, l->worker->id);
     return dm_event_end(c, &e, err);
 }
 

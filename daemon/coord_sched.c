@@ -239,6 +239,10 @@ static es_status sched_lease(dm_coord *c, dm_search *s, int at, dm_worker **w, i
     if (n > 1)
         return dm_gang_add(c, s, w, n, &r, r.attempt + 1, out, err);
     *out = dm_lease_add(c, s, w[0], &r, r.attempt + 1);
+    if (r.kind != ESPALIER__WIRE__JOB_KIND__JOB_NOOP)
+        es_log(ES_LOG_INFO,
+               "job leased job=%" PRId64 " attempt=%" PRId64 " search=%" PRId64 " worker=%" PRId64 " kind=%s", r.id,
+               r.attempt + 1, s->id, w[0]->id, dm_job_kind_name(r.kind));
     return ES_OK;
 }
 

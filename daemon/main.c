@@ -20,7 +20,7 @@
 
 static const char usage[] =
     "usage: espalierd [-c FILE] [--dir DIR] [--control ENDPOINT] [--data ENDPOINT] [--status ENDPOINT] [--http "
-    "ADDRESS] [--keys DIR] [--insecure] [--log LEVEL]\n"
+    "ADDRESS] [--keys DIR] [--insecure] [--log LEVEL] [--log-format text|json]\n"
     "       espalierd [-c FILE] [--dir DIR] --check\n"
     "       espalierd [-c FILE] [--dir DIR] --restore BACKUP [--force]\n"
     "\n"
@@ -44,6 +44,10 @@ static int option(dm_config *c, int opt, const char *value)
                             : NULL;
     if (opt == 'l')
         return es_log_level_parse(value, &c->log) ? 0 : -1;
+    if (opt == 'f') {
+        c->log_json = strcmp(value, "json") == 0;
+        return c->log_json || strcmp(value, "text") == 0 ? 0 : -1;
+    }
     if (opt == 'k')
         c->controls = 1;
     return to && snprintf(to, DM_CONFIG_TEXT, "%s", value) < DM_CONFIG_TEXT ? 0 : -1;
@@ -58,10 +62,10 @@ typedef struct task {
 static es_status configure(int argc, char **argv, dm_config *c, task *t, es_error *err)
 {
     static const struct option longs[] = {
-        {"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},   {"control", 1, NULL, 'k'}, {"data", 1, NULL, 'w'},
-        {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},  {"keys", 1, NULL, 'K'},    {"insecure", 0, NULL, 'I'},
-        {"log", 1, NULL, 'l'},    {"check", 0, NULL, 'C'}, {"restore", 1, NULL, 'R'}, {"force", 0, NULL, 'F'},
-        {"help", 0, NULL, 'H'},   {NULL, 0, NULL, 0}};
+        {"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},        {"control", 1, NULL, 'k'}, {"data", 1, NULL, 'w'},
+        {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},       {"keys", 1, NULL, 'K'},    {"insecure", 0, NULL, 'I'},
+        {"log", 1, NULL, 'l'},    {"log-format", 1, NULL, 'f'}, {"check", 0, NULL, 'C'},   {"restore", 1, NULL, 'R'},
+        {"force", 0, NULL, 'F'},  {"help", 0, NULL, 'H'},       {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
@@ -142,6 +146,7 @@ int main(int argc, char **argv)
     if (configure(argc, argv, &config, &todo, &err) != ES_OK)
         return complain(&err);
     es_log_init("espalierd", config.log);
+    es_log_json(config.log_json);
     if (es_file_limit(DESCRIPTORS, &err) != ES_OK)
         return complain(&err);
     dm_accept_keep(DESCRIPTORS / 2);

@@ -177,6 +177,7 @@ static wk_finish *do_task(wk_compute *c, task *t)
     ProtobufCMessage *spec = NULL;
     es_error *err = &f->error;
     int64_t began = es_clock_mono_ms(es_clock_system());
+    es_log_context("job=%" PRIu64 " attempt=%u search=%" PRIu64, t->job, t->attempt, t->search);
     es_status s = dm_decode(&espalier__wire__job_spec__descriptor, t->spec, t->spec_n, &spec, err);
     if (s == ES_OK)
         s = run_task(c, t, (const dm_job_spec *)spec, arena, f, err);
@@ -194,6 +195,7 @@ static wk_finish *do_task(wk_compute *c, task *t)
     }
     es_log(ES_LOG_INFO, "job ends job=%" PRIu64 " attempt=%u outcome=%d ms=%" PRId64, t->job, t->attempt,
            (int)f->outcome, es_clock_mono_ms(es_clock_system()) - began);
+    es_log_context(NULL);
     dm_message_free(&spec);
     es_arena_destroy(&arena);
     return f;

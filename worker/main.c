@@ -18,29 +18,31 @@
 
 enum { EXIT_USAGE = 2 };
 
-static const char help[] = "usage: espalier-worker ENDPOINT [options]\n"
-                           "\n"
-                           "Works for the coordinator (espalierd) at ENDPOINT, tcp://HOST:PORT or ipc://PATH: one "
-                           "worker per GPU, or one per CPU host.\n"
-                           "It connects, and connects again whenever the coordinator was away. SIGTERM hands the job "
-                           "in hand back and ends it.\n"
-                           "\n"
-                           "  --device NAME       cpu, cpu:THREADS, cuda:NUMBER (default cpu)\n"
-                           "  --name NAME         shown to people (default host:pid:device)\n"
-                           "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
-                           "  --cache-size BYTES  at most so much (default 2G)\n"
-                           "  --address ADDRESS   where other workers reach this one when they train together (default: the\n"
-                           "                      address towards the coordinator, 127.0.0.1 for one on this host)\n"
-                           "  --slots N           jobs held at once, 1 to 64 (default 1)\n"
-                           "  --key FILE          tcp: this worker's secret key (default ESPALIER_KEY, else "
-                           "~/.config/espalier/worker.key)\n"
-                           "  --server-key FILE   tcp: the coordinator's public key (default ESPALIER_SERVER_KEY, else "
-                           "server.pub beside the key)\n"
-                           "  --insecure          tcp without keys, in clear\n"
-                           "  --log LEVEL         debug, info, warn, error, off (default info)\n"
-                           "  --help, --version\n"
-                           "\n"
-                           "exit status: 0 stopped cleanly, 1 failed, 2 wrong usage\n";
+static const char help[] =
+    "usage: espalier-worker ENDPOINT [options]\n"
+    "\n"
+    "Works for the coordinator (espalierd) at ENDPOINT, tcp://HOST:PORT or ipc://PATH: one "
+    "worker per GPU, or one per CPU host.\n"
+    "It connects, and connects again whenever the coordinator was away. SIGTERM hands the job "
+    "in hand back and ends it.\n"
+    "\n"
+    "  --device NAME       cpu, cpu:THREADS, cuda:NUMBER (default cpu)\n"
+    "  --name NAME         shown to people (default host:pid:device)\n"
+    "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
+    "  --cache-size BYTES  at most so much (default 2G)\n"
+    "  --address ADDRESS   where other workers reach this one when they train together (default: the\n"
+    "                      address towards the coordinator, 127.0.0.1 for one on this host)\n"
+    "  --slots N           jobs held at once, 1 to 64 (default 1)\n"
+    "  --key FILE          tcp: this worker's secret key (default ESPALIER_KEY, else "
+    "~/.config/espalier/worker.key)\n"
+    "  --server-key FILE   tcp: the coordinator's public key (default ESPALIER_SERVER_KEY, else "
+    "server.pub beside the key)\n"
+    "  --insecure          tcp without keys, in clear\n"
+    "  --log LEVEL         debug, info, warn, error, off (default info)\n"
+    "  --log-format FORMAT text or json, one object a line (default text)\n"
+    "  --help, --version\n"
+    "\n"
+    "exit status: 0 stopped cleanly, 1 failed, 2 wrong usage\n";
 
 typedef struct arguments {
     wk_options o;
@@ -57,7 +59,21 @@ static int usage(const char *what, const char *value)
 /* -1: go on; otherwise the exit status. */
 static int read_arguments(int argc, char **argv, arguments *a)
 {
-    enum { DEVICE = 256, NAME, CACHE, CACHE_SIZE, ADDRESS, SLOTS, KEY, SERVER_KEY, INSECURE, LOG, HELP, VERSION };
+    enum {
+        DEVICE = 256,
+        NAME,
+        CACHE,
+        CACHE_SIZE,
+        ADDRESS,
+        SLOTS,
+        KEY,
+        SERVER_KEY,
+        INSECURE,
+        LOG,
+        LOG_FORMAT,
+        HELP,
+        VERSION
+    };
     static const struct option options[] = {
         {"device", required_argument, NULL, DEVICE},
         {"name", required_argument, NULL, NAME},
@@ -69,6 +85,7 @@ static int read_arguments(int argc, char **argv, arguments *a)
         {"server-key", required_argument, NULL, SERVER_KEY},
         {"insecure", no_argument, NULL, INSECURE},
         {"log", required_argument, NULL, LOG},
+        {"log-format", required_argument, NULL, LOG_FORMAT},
         {"help", no_argument, NULL, HELP},
         {"version", no_argument, NULL, VERSION},
         {NULL, 0, NULL, 0},
@@ -96,6 +113,11 @@ static int read_arguments(int argc, char **argv, arguments *a)
         case LOG:
             if (!es_log_level_parse(optarg, &a->level))
                 return usage("--log takes debug, info, warn, error or off", optarg);
+            break;
+        case LOG_FORMAT:
+            if (strcmp(optarg, "text") != 0 && strcmp(optarg, "json") != 0)
+                return usage("--log-format takes text or json", optarg);
+            es_log_json(optarg[0] == 'j');
             break;
         case 'h':
         case HELP: fputs(help, stdout); return EXIT_SUCCESS;
