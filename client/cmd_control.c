@@ -53,6 +53,21 @@ fail:
     return s == ES_OK ? CL_OK : cl_fail(&err);
 }
 
+static int run_reload(const cl_args *a)
+{
+    es_error err = {0};
+    es_status s = ES_OK;
+    dm_peer *p = NULL;
+    es_str said = ES_STR_INIT;
+    ES_GOTO(cl_connect(a, &p, &err));
+    ES_GOTO(cl_do(p, &(cl_order){.verb = ESPALIER__WIRE__VERB__VERB_RELOAD}, &said, &err));
+    puts(said.p);
+fail:
+    es_str_free(&said);
+    dm_peer_close(&p);
+    return s == ES_OK ? CL_OK : cl_fail(&err);
+}
+
 static int run_priority(const cl_args *a)
 {
     int64_t value = 0;
@@ -78,6 +93,8 @@ const cl_command cl_cmd_delete = {
 const cl_command cl_cmd_pin = {"pin", "SEARCH", "keep a search's weights, however old", 1, 1, run_pin, options, NULL};
 const cl_command cl_cmd_unpin = {"unpin", "SEARCH", "let the retention rule apply to a search again", 1, 1, run_unpin,
                                  options, NULL};
+const cl_command cl_cmd_reload = {
+    "reload", "", "let the coordinator read its configuration file and keys again", 0, 0, run_reload, options, NULL};
 const cl_command cl_cmd_backup = {
     "backup", "[DIR]", "copy the coordinator's databases, while it works, into a directory on its host, and verify it",
     0,        1,       run_backup,

@@ -29,6 +29,7 @@ extern const cl_command
     cl_cmd_logs,
     cl_cmd_why,
     cl_cmd_backup,
+    cl_cmd_reload,
     cl_cmd_keygen,
     cl_cmd_explain,
     cl_cmd_cost;
@@ -53,6 +54,7 @@ static const cl_command *const commands[] = {
     &cl_cmd_logs,
     &cl_cmd_why,
     &cl_cmd_backup,
+    &cl_cmd_reload,
     &cl_cmd_keygen,
     &cl_cmd_explain,
     &cl_cmd_cost,

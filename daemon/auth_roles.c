@@ -41,6 +41,7 @@ static unsigned verb_roles(Espalier__Wire__Verb v)
     case ESPALIER__WIRE__VERB__VERB_NONE:
     case ESPALIER__WIRE__VERB__VERB_SHUTDOWN:
     case ESPALIER__WIRE__VERB__VERB_BACKUP:
+    case ESPALIER__WIRE__VERB__VERB_RELOAD:
     case _ESPALIER__WIRE__VERB_IS_INT_SIZE: break;
     }
     return ADMIN;

@@ -512,6 +512,12 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     case ESPALIER__WIRE__VERB__VERB_PIN:
     case ESPALIER__WIRE__VERB__VERB_UNPIN: ES_RETURN(command_search(c, m, &why, err)); break;
     case ESPALIER__WIRE__VERB__VERB_SHUTDOWN: c->shutdown = true; break;
+    case ESPALIER__WIRE__VERB__VERB_RELOAD:
+        if (!c->env.reload)
+            es_fail(&why, ES_UNSUPPORTED, "reload", "this coordinator has no configuration file");
+        else if (c->env.reload(c->env.ctx, why.text, &why) == ES_OK)
+            why.code = ES_OK;
+        break;
     case ESPALIER__WIRE__VERB__VERB_BACKUP:
         if (!c->env.backup)
             es_fail(&why, ES_UNSUPPORTED, "backup", "this coordinator has no disk to copy");

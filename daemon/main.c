@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "daemon/accept.h"
+#include "daemon/notify.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
 
@@ -68,6 +69,7 @@ static es_status configure(int argc, char **argv, dm_config *c, task *t, es_erro
         {"force", 0, NULL, 'F'},  {"help", 0, NULL, 'H'},       {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
+    optind = 0; /* from the beginning, also the second time (reload) */
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1)
         if (opt == 'c') {
             ES_RETURN(dm_config_read(optarg, c, err));
@@ -75,7 +77,7 @@ static es_status configure(int argc, char **argv, dm_config *c, task *t, es_erro
             fputs(usage, stdout);
             exit(EXIT_SUCCESS);
         }
-    optind = 1;
+    optind = 0;
     *t = (task){0};
     while ((opt = getopt_long(argc, argv, "c:", longs, NULL)) != -1) {
         if (opt == 'C')
@@ -136,8 +138,21 @@ static int run_task(const dm_config *c, const task *t)
     return 0;
 }
 
+typedef struct command_line {
+    int argc;
+    char **argv;
+} command_line;
+
+static es_status reread(void *ctx, dm_config *out, es_error *err)
+{
+    command_line *l = ctx;
+    task t;
+    return configure(l->argc, l->argv, out, &t, err);
+}
+
 int main(int argc, char **argv)
 {
+    command_line line = {argc, argv};
     dm_config config;
     dm_server *server = NULL;
     es_error err = {0};
@@ -164,9 +179,12 @@ int main(int argc, char **argv)
     int fd = signalfd(-1, &ends, SFD_CLOEXEC);
     if (dm_server_open(&config, &server, &err) != ES_OK)
         return complain_of_damage(&config, &err);
+    dm_server_on_reload(server, reread, &line);
     puts(dm_server_ready(server));
     fflush(stdout);
+    dm_notify("READY=1\nSTATUS=%s", dm_server_ready(server));
     es_status s = dm_server_run(server, fd, &err);
+    dm_notify("STOPPING=1");
     dm_server_close(&server);
     close(fd);
     return s == ES_OK ? 0 : complain(&err);

@@ -22,6 +22,8 @@
 #include "daemon/http.h"
 #include "daemon/keep.h"
 #include "daemon/limits.h"
+#include "daemon/notify.h"
+#include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/weights.h"
 #include "daemon/wire_codec.h"
@@ -45,6 +47,8 @@ struct dm_server {
     dm_coord *coord;
     dm_http *http;
     dm_keep *keep;
+    es_status (*reread)(void *ctx, dm_config *out, es_error *err); /* the configuration; NULL: there is no file */
+    void *reread_ctx;
     int64_t metrics_at_ms, descriptors_at_ms;
     bool descriptors_gone;
     char bound[DM_CONTROLS_MAX][256], status[256], ready[1200];
@@ -189,6 +193,53 @@ static es_status server_weights(dm_server *s, es_error *err)
     return ES_OK;
 }
 
+static dm_options server_options(const dm_server *s)
+{
+    dm_options o = s->config.coord;
+    o.state_path = s->state_path;
+    o.data_endpoint = dm_data_endpoint(s->data);
+    o.endpoints[0] = s->bound[0];
+    o.endpoints[1] = s->status;
+    o.endpoints[2] = s->http ? dm_http_address(s->http) : NULL;
+    return o;
+}
+
+void dm_server_on_reload(dm_server *s, es_status (*read)(void *ctx, dm_config *out, es_error *err), void *ctx)
+{
+    s->reread = read;
+    s->reread_ctx = ctx;
+}
+
+/* All of it, or, when anything in the file is wrong, nothing. */
+static es_status server_reload(void *ctx, char text[400], es_error *err)
+{
+    dm_server *s = ctx;
+    dm_config fresh;
+    dm_reload_result r;
+    dm_notify_reloading();
+    es_status status = s->reread ? s->reread(s->reread_ctx, &fresh, err) : ES_OK;
+    if (status == ES_OK)
+        status = dm_auth_reload(s->auth, err);
+    if (status != ES_OK) {
+        es_log_error(ES_LOG_ERROR, "configuration stays as it was", err);
+        dm_notify("READY=1\nSTATUS=the configuration on disk has a mistake, the old one is in force");
+        return status;
+    }
+    if (s->reread)
+        dm_reload_merge(&s->config, &fresh, &r);
+    else
+        snprintf(r.text, sizeof r.text, "keys read again");
+    es_log_init("espalierd", s->config.log);
+    es_log_json(s->config.log_json);
+    dm_options o = server_options(s);
+    dm_coord_set_options(s->coord, &o);
+    dm_keep_set(s->keep, &s->config);
+    es_log(ES_LOG_INFO, "configuration read: %s", r.text);
+    dm_notify("READY=1\nSTATUS=%s", r.text);
+    snprintf(text, 400, "%s", r.text);
+    return ES_OK;
+}
+
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)
 {
     dm_server *s = *out = es_xcalloc(1, sizeof *s);
@@ -227,12 +278,7 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
         status = server_http(s, err);
     if (status != ES_OK)
         goto fail;
-    dm_options o = s->config.coord;
-    o.state_path = s->state_path;
-    o.data_endpoint = dm_data_endpoint(s->data);
-    o.endpoints[0] = s->bound[0];
-    o.endpoints[1] = s->status;
-    o.endpoints[2] = s->http ? dm_http_address(s->http) : NULL;
+    dm_options o = server_options(s);
     dm_env env = {.ctx = s,
                   .clock = es_clock_system(),
                   .seed = (uint64_t)es_clock_wall_ms(es_clock_system()),
@@ -241,6 +287,7 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
                   .has_version = server_has_version,
                   .alike = server_alike,
                   .drop_version = server_drop_version,
+                  .reload = server_reload,
                   .backup = server_backup};
     status = dm_coord_open(&o, &env, &s->coord, err);
     if (status != ES_OK)
@@ -255,7 +302,6 @@ fail:
     return status;
 }
 
-es_status dm_server_reload_keys(dm_server *s, es_error *err) { return dm_auth_reload(s->auth, err); }
 const char *dm_server_ready(const dm_server *s) { return s->ready; }
 
 /* ---- running */
@@ -341,15 +387,15 @@ static void server_receive(dm_server *s)
     }
 }
 
-/* SIGHUP: the keys are read again. Any other signal: true, it is over. */
+/* SIGHUP: configuration and keys are read again. Any other signal: true, it is over. */
 static bool server_signalled(dm_server *s, int signal_fd)
 {
     struct signalfd_siginfo info;
     es_error err;
+    char text[400];
     if (read(signal_fd, &info, sizeof info) != sizeof info || info.ssi_signo != SIGHUP)
         return true;
-    if (dm_server_reload_keys(s, &err) != ES_OK)
-        es_log_error(ES_LOG_ERROR, "the keys stay as they were", &err);
+    (void)!server_reload(s, text, &err); /* it has said how it went */
     return false;
 }
 
@@ -358,7 +404,9 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
     for (;;) {
         int wait = dm_coord_turn(s->coord);
         int keep = dm_keep_turn(s->keep);
+        int alive = dm_notify_alive();
         wait = keep < wait ? keep : wait;
+        wait = alive < wait ? alive : wait;
         server_metrics(s);
         server_descriptors(s);
         if (dm_coord_shutdown_asked(s->coord)) {

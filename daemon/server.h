@@ -21,8 +21,9 @@ const char *dm_server_ready(
     const dm_server *s); /* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports */
 /* signal_fd: a signalfd of the signals that end the process, and SIGHUP. */
 es_status dm_server_run(dm_server *s, int signal_fd, es_error *err) ES_MUST_CHECK;
-/* authorized_keys read again; a mistake in it changes nothing. */
-es_status dm_server_reload_keys(dm_server *s, es_error *err) ES_MUST_CHECK;
+/* How SIGHUP and VERB_RELOAD read the configuration again, with the command line's options over it, checked; keys are read again too. A mistake in any of it
+ * changes nothing. */
+void dm_server_on_reload(dm_server *s, es_status (*read)(void *ctx, dm_config *out, es_error *err), void *ctx);
 void dm_server_close(dm_server **s);
 
 #endif
