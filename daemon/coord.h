@@ -36,7 +36,7 @@ typedef struct dm_env {
     bool (*has_version)(void *ctx, const char *hex); /* weights: is it committed? */
     /* Weights: has hex all arrays of like, of the same types and shapes? ES_CORRUPT: no. NULL: not looked at. */
     es_status (*alike)(void *ctx, const char *hex, const char *like, es_error *err);
-    void (*drop_version)(void *ctx, const char *hex); /* no row needs it any more */
+    void (*drop_version)(void *ctx, const char *hex);              /* no row needs it any more */
     es_status (*reload)(void *ctx, char text[400], es_error *err); /* the configuration again; NULL: there is none */
     /* Begins a backup into `dir` ("": where the automatic ones are); dm_coord_done tells `from` how it ended. NULL: none. */
     es_status (*backup)(void *ctx, const dm_addr *from, uint64_t id, const char *dir, es_error *err);
