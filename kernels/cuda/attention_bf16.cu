@@ -1,4 +1,4 @@
-/* Attention of bf16 heads of 64 on tensor cores. A warp owns 16 rows (queries, or keys for their gradients) and keeps their sums in registers; the other side passes by in
+/* Attention of bf16 heads of 64 on tensor cores. A warpgroup owns 64 rows (queries, or keys for their gradients), 16 a warp, and keeps their sums in registers; the other side passes by in
  * tiles of 64 rows, two in flight. Blocks with the most to do come first. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_mma.cuh"
@@ -85,9 +85,10 @@ static __device__ __forceinline__ void hide(float s[TILES][4], const attention_a
 
 static __global__ void __launch_bounds__(32 * Q_WARPS, 2) forward_kernel(const __grid_constant__ attention_args a)
 {
-    __shared__ __align__(128) unsigned char memory[2][2 * TILE_BYTES]; /* keys and values, twice */
+    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES]; /* keys and values, twice */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp;
+    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp,
+              group = first + 64 * (warp / 4);
     const int last = first + Q_ROWS < a.tq ? first + Q_ROWS : a.tq;
     const int keys = attention_seen(a, last - 1), tiles = (keys + TILE - 1) / TILE;
     const float scale = a.scale * LOG2E;
@@ -112,16 +113,21 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) forward_kernel(const _
         } else {
             copies_done_but(0);
         }
+        copies_for_products();
         __syncthreads();
-        if (i * TILE < attention_seen(a, row + 15)) { /* a causal warp's last tiles may be all hidden */
+        if (i * TILE < attention_seen(a, group + 63)) { /* a causal warpgroup's last tiles may be all hidden */
             float s[8][4];
             uint32_t p[4][4];
-            product_turned<8>(s, q, now, 0, lane);
+            products_begin();
+            product_turned<8>(s, q, now, 0);
+            products_end();
             if ((i + 1) * TILE > attention_seen(a, row))
                 hide<8>(s, a, row, i * TILE, lane);
             softmax_step(s, o, most, sum, scale);
             pack_rows<8>(p, s);
-            product_add<4>(o, p, now + TILE_BYTES, 0, lane);
+            products_begin();
+            product_add<4>(o, p, now + TILE_BYTES, 0);
+            products_end();
         }
         __syncthreads();
     }
@@ -160,15 +166,18 @@ static __device__ __forceinline__ void row_dots(const uint32_t x[MMA_STEPS][4], 
 }
 
 /* dq += ds k of 32 keys of a tile. */
-static __device__ __forceinline__ void dq_step(const attention_args &a, float dq[8][4], const uint32_t q[MMA_STEPS][4],
-                                               const uint32_t dy[MMA_STEPS][4], uint32_t tile, int half, int row,
-                                               int key, const float shift[2], const float delta[2], int lane)
+static __device__ __forceinline__ void dq_step(const attention_args &a, float (&dq)[8][4],
+                                               const uint32_t q[MMA_STEPS][4], const uint32_t dy[MMA_STEPS][4],
+                                               uint32_t tile, int half, int row, int key, const float shift[2],
+                                               const float delta[2], int lane)
 {
     const float scale = a.scale * LOG2E;
     float s[4][4], dp[4][4];
     uint32_t ds[2][4];
-    product_turned<4>(s, q, tile, half, lane);
-    product_turned<4>(dp, dy, tile + TILE_BYTES, half, lane);
+    products_begin();
+    product_turned<4>(s, q, tile, half);
+    product_turned<4>(dp, dy, tile + TILE_BYTES, half);
+    products_end();
     if (key + half + 32 > attention_seen(a, row))
         hide<4>(s, a, row, key + half, lane);
 #pragma unroll
@@ -177,14 +186,17 @@ static __device__ __forceinline__ void dq_step(const attention_args &a, float dq
         for (int c = 0; c < 4; c++)
             gradient_step(s[n][c], dp[n][c], scale, shift[c >> 1], delta[c >> 1]);
     pack_rows<4>(ds, dp);
-    product_add<2>(dq, ds, tile, half, lane);
+    products_begin();
+    product_add<2>(dq, ds, tile, half);
+    products_end();
 }
 
 static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid_constant__ attention_args a)
 {
-    __shared__ __align__(128) unsigned char memory[2][2 * TILE_BYTES];
+    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp;
+    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp,
+              group = first + 64 * (warp / 4);
     const int last = first + Q_ROWS < a.tq ? first + Q_ROWS : a.tq;
     const int keys = attention_seen(a, last - 1), tiles = (keys + TILE - 1) / TILE;
     const uint32_t base = shared_address(memory);
@@ -217,10 +229,11 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid
         } else {
             copies_done_but(0);
         }
+        copies_for_products();
         __syncthreads();
 #pragma unroll
         for (int half = 0; half < TILE; half += 32)
-            if (i * TILE + half < attention_seen(a, row + 15))
+            if (i * TILE + half < attention_seen(a, group + 63))
                 dq_step(a, dq, q, dy, now, half, row, i * TILE, shift, delta, lane);
         __syncthreads();
     }
@@ -229,7 +242,7 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid
 }
 
 /* dv += p^T dy and dk += ds^T q of 32 queries of a tile; columns are queries, each with its own lse (in bits) and delta. */
-static __device__ __forceinline__ void dkdv_step(const attention_args &a, float dk[8][4], float dv[8][4],
+static __device__ __forceinline__ void dkdv_step(const attention_args &a, float (&dk)[8][4], float (&dv)[8][4],
                                                  const uint32_t k[MMA_STEPS][4], const uint32_t v[MMA_STEPS][4],
                                                  uint32_t tile, int half, int key, int query, const float *lse,
                                                  const float *delta, int lane)
@@ -239,9 +252,11 @@ static __device__ __forceinline__ void dkdv_step(const attention_args &a, float 
     /* Hidden pairs only where the first query of these does not see this warp's last key, or at the end of the queries or keys. */
     const bool edge = (a.causal && query + half + a.past < key + 15) || query + half + 32 > a.tq || key + 16 > a.tk;
     float s[4][4], dp[4][4];
-    uint32_t w[2][4];
-    product_turned<4>(s, k, tile, half, lane);
-    product_turned<4>(dp, v, tile + TILE_BYTES, half, lane);
+    uint32_t p[2][4], ds[2][4];
+    products_begin();
+    product_turned<4>(s, k, tile, half);
+    product_turned<4>(dp, v, tile + TILE_BYTES, half);
+    products_end();
 #pragma unroll
     for (int n = 0; n < 4; n++) {
         const float2 l = *(const float2 *)(lse + half + n * 8 + 2 * t),
@@ -254,15 +269,17 @@ static __device__ __forceinline__ void dkdv_step(const attention_args &a, float 
             gradient_step(s[n][c], dp[n][c], scale, c & 1 ? l.y : l.x, c & 1 ? d.y : d.x);
         }
     }
-    pack_rows<4>(w, s);
-    product_add<2>(dv, w, tile + TILE_BYTES, half, lane);
-    pack_rows<4>(w, dp);
-    product_add<2>(dk, w, tile, half, lane);
+    pack_rows<4>(p, s);
+    pack_rows<4>(ds, dp);
+    products_begin();
+    product_add<2>(dv, p, tile + TILE_BYTES, half);
+    product_add<2>(dk, ds, tile, half);
+    products_end();
 }
 
 static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __grid_constant__ attention_args a)
 {
-    __shared__ __align__(128) unsigned char memory[2][2 * TILE_BYTES]; /* queries and dy, twice */
+    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES]; /* queries and dy, twice */
     __shared__ float lse[2][TILE], delta[2][TILE];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first = (int)blockIdx.y * K_ROWS, key = first + 16 * warp; /* early keys are seen by the most queries */
@@ -295,11 +312,12 @@ static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __gr
         } else {
             copies_done_but(0);
         }
+        copies_for_products();
         __syncthreads();
         const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES;
 #pragma unroll
         for (int half = 0; half < TILE; half += 32)
-            if (!a.causal || i * TILE + half + 31 + a.past >= key)
+            if (!a.causal || i * TILE + half + 31 + a.past >= first)
                 dkdv_step(a, dk, dv, k, v, now, half, key, i * TILE, lse[i & 1], delta[i & 1], lane);
         __syncthreads();
     }

@@ -1,8 +1,8 @@
-/* attention_mma.cuh - tiles of 64 columns of bf16 in shared memory and their products with mma.sync m16n8k16, fp32 accumulation.
+/* attention_mma.cuh - tiles of 64 columns of bf16 in shared memory, and their products by warpgroup (wgmma, compute capability 9.0a), fp32 accumulation.
  *
- * A tile's row is 128 bytes, eight chunks of 16; chunk c of row r lies at c ^ (r & 7), so that eight rows of one chunk touch all banks. Fragments, for a lane with g = lane / 4
- * and t = lane % 4 (PTX ISA, mma.m16n8k16): A has rows g and g + 8, columns 2t, 2t+1 and 8 more; B columns (n) g, rows (k) 2t, 2t+1 and 8 more; C rows g and g + 8, columns 2t, 2t+1:
- * what one product leaves in C is the A of the next, packed.
+ * A tile's row is 128 bytes, eight chunks of 16; chunk c of row r lies at c ^ (r & 7), tiles begin at multiples of 1,024: the layout that the instruction calls
+ * 128-byte swizzle. One operand is 64 rows in registers, 16 a warp; for a lane with g = lane / 4 and t = lane % 4 it has rows g and g + 8, columns 2t, 2t+1 and 8 more. Results
+ * have rows g and g + 8, columns 2t, 2t+1 of every 8: what one product leaves is the operand of the next, packed. (PTX ISA, wgmma.mma_async: fragments, matrix descriptor.)
  */
 #ifndef KN_CUDA_ATTENTION_MMA_CUH
 #define KN_CUDA_ATTENTION_MMA_CUH
@@ -20,24 +20,47 @@ static __device__ __forceinline__ uint32_t tile_at(uint32_t tile, int row, int c
     return tile + (uint32_t)(row * MMA_ROW_BYTES + ((chunk ^ (row & 7)) << 4));
 }
 
-static __device__ __forceinline__ void load_4(uint32_t r[4], uint32_t address)
+/* What wgmma reads of shared memory: from `address` on, eight rows of 128 bytes after another. The same words whether rows run along the sum or across it. */
+static __device__ __forceinline__ uint64_t matrix_at(uint32_t address)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address));
+    return (uint64_t)(address >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
-static __device__ __forceinline__ void load_4_turned(uint32_t r[4], uint32_t address)
+
+/* Between ordinary writes of registers and products that use them. */
+static __device__ __forceinline__ void products_begin(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+static __device__ __forceinline__ void products_end(void)
 {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address));
+    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
-static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+/* What this thread copied into shared memory is seen by the products of all, after the barrier that follows. */
+static __device__ __forceinline__ void copies_for_products(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* c[64 x 32] or c[64 x 64], a quarter a warp, = or += a[64 x 16] b. TURNED: b's rows run along the sum. */
+#define WGMMA_16(C, N) "+f"(C[N][0]), "+f"(C[N][1]), "+f"(C[N][2]), "+f"(C[N][3])
+template <int TURNED>
+static __device__ __forceinline__ void product(float (&c)[4][4], const uint32_t a[4], uint64_t b, int add)
 {
     asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %21, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, "
+        "{%16,%17,%18,%19}, %20, p, 1, 1, %22;\n}\n"
+        : WGMMA_16(c, 0), WGMMA_16(c, 1), WGMMA_16(c, 2), WGMMA_16(c, 3)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
+}
+template <int TURNED>
+static __device__ __forceinline__ void product(float (&c)[8][4], const uint32_t a[4], uint64_t b, int add)
+{
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+        "{%32,%33,%34,%35}, %36, p, 1, 1, %38;\n}\n"
+        : WGMMA_16(c, 0), WGMMA_16(c, 1), WGMMA_16(c, 2), WGMMA_16(c, 3), WGMMA_16(c, 4), WGMMA_16(c, 5),
+          WGMMA_16(c, 6), WGMMA_16(c, 7)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
 }
 
 /* 16 bytes from memory, or zeros. */
@@ -79,40 +102,24 @@ static __device__ __forceinline__ void rows_load(uint32_t a[MMA_STEPS][4], const
         }
 }
 
-/* c[16 x 8 TILES] = a[16 x 64] (rows `from` ... of the tile)^T */
+/* c[64 x 8 TILES] = a[64 x 64] (rows `from` ... of the tile)^T; between products_begin and products_end, like the next. */
 template <int TILES>
-static __device__ __forceinline__ void product_turned(float c[TILES][4], const uint32_t a[MMA_STEPS][4], uint32_t tile,
-                                                      int from, int lane)
+static __device__ __forceinline__ void product_turned(float (&c)[TILES][4], const uint32_t a[MMA_STEPS][4],
+                                                      uint32_t tile, int from)
 {
-    const int row = (lane & 7) + ((lane >> 4) << 3), half = (lane >> 3) & 1;
-#pragma unroll
-    for (int n = 0; n < TILES; n++)
-        c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0;
 #pragma unroll
     for (int s = 0; s < MMA_STEPS; s++)
-#pragma unroll
-        for (int n = 0; n < TILES; n += 2) {
-            uint32_t b[4];
-            load_4(b, tile_at(tile, from + n * 8 + row, 2 * s + half));
-            mma(c[n], a[s], b[0], b[1]);
-            mma(c[n + 1], a[s], b[2], b[3]);
-        }
+        product<0>(c, a[s], matrix_at(tile + (uint32_t)(from * MMA_ROW_BYTES + s * 32)), s > 0);
 }
 
-/* c[16 x 64] += a[16 x 16 STEPS] (rows `from` ... of the tile) */
+/* c[64 x 64] += a[64 x 16 STEPS] (rows `from` ... of the tile) */
 template <int STEPS>
-static __device__ __forceinline__ void product_add(float c[8][4], const uint32_t a[STEPS][4], uint32_t tile, int from,
-                                                   int lane)
+static __device__ __forceinline__ void product_add(float (&c)[8][4], const uint32_t a[STEPS][4], uint32_t tile,
+                                                   int from)
 {
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
-#pragma unroll
-        for (int n = 0; n < 8; n += 2) {
-            uint32_t b[4];
-            load_4_turned(b, tile_at(tile, from + s * 16 + (lane & 15), n + (lane >> 4)));
-            mma(c[n], a[s], b[0], b[1]);
-            mma(c[n + 1], a[s], b[2], b[3]);
-        }
+        product<1>(c, a[s], matrix_at(tile + (uint32_t)((from + s * 16) * MMA_ROW_BYTES)), 1);
 }
 
 static __device__ __forceinline__ uint32_t pack(float low, float high)

@@ -1,10 +1,10 @@
 /* Layer norm over the last dimension, and its gradients, each in one pass over memory: a warp keeps a row in registers.
  *
- * A row of up to 2,048 elements is KEPT vectors of 8 a lane; wider or odd rows take the plain way, which reads again. The gradients of gain and shift are sums over all rows: every block adds
+ * A row of up to 1,024 elements is KEPT vectors of 8 a lane; wider or odd rows take the plain way, which reads again. The gradients of gain and shift are sums over all rows: every block adds
  * the rows it walks into registers, its warps are added in order, and a second kernel adds the blocks in order. */
 #include "kernels/cuda/cuda.cuh"
 
-enum { WARPS = 8, KEPT_MAX = 8, BLOCKS_MAX = 264, FINISH_ROWS = 16 };
+enum { WARPS = 8, KEPT_MAX = 4, BLOCKS_MAX = 264, FINISH_ROWS = 16 };
 
 struct norm_args {
     const void *x, *dy, *gamma, *beta;
@@ -37,11 +37,11 @@ static __device__ __forceinline__ void vector_8(float v[8], const void *p, int t
         v[e] = otherwise;
 }
 
-/* Lane's vectors of a row (zeros beyond its end), and its moments: mean, 1 / sqrt(variance + eps). */
+/* Lane's vectors of a row (zeros beyond its end); and its moments: mean, 1 / sqrt(variance + eps). */
 template <int KEPT>
-static __device__ __forceinline__ float2 row_load(float x[KEPT][8], const norm_args &a, int64_t row, int lane)
+static __device__ __forceinline__ void row_load(float x[KEPT][8], const norm_args &a, const void *p, int type,
+                                                int64_t row, int lane)
 {
-    float sum = 0, square = 0;
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         int c = (k * 32 + lane) * 8;
@@ -49,11 +49,18 @@ static __device__ __forceinline__ float2 row_load(float x[KEPT][8], const norm_a
         for (int e = 0; e < 8; e++)
             x[k][e] = 0;
         if (c < a.cols)
-            kn_load8(x[k], a.x, a.x_type, row * a.cols + c);
+            kn_load8(x[k], p, type, row * a.cols + c);
+    }
+}
+template <int KEPT>
+static __device__ __forceinline__ float2 row_moments(const float x[KEPT][8], const norm_args &a, int lane)
+{
+    float sum = 0, square = 0;
+#pragma unroll
+    for (int k = 0; k < KEPT; k++)
 #pragma unroll
         for (int e = 0; e < 8; e++)
             sum += x[k][e];
-    }
     const float mean = warp_sum(sum) / (float)a.cols;
 #pragma unroll
     for (int k = 0; k < KEPT; k++)
@@ -62,18 +69,6 @@ static __device__ __forceinline__ float2 row_load(float x[KEPT][8], const norm_a
             for (int e = 0; e < 8; e++)
                 square = fmaf(x[k][e] - mean, x[k][e] - mean, square);
     return make_float2(mean, rsqrtf(warp_sum(square) / (float)a.cols + a.eps));
-}
-
-static __device__ __forceinline__ void put_8(const norm_args &a, int64_t i, float v[8])
-{
-    if (a.accumulate & 1) {
-        float old[8];
-        kn_load8(old, a.out, a.out_type, i);
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            v[e] += old[e];
-    }
-    kn_store8(v, a.out, a.out_type, i);
 }
 
 template <int KEPT>
@@ -85,7 +80,8 @@ static __global__ void __launch_bounds__(32 * WARPS) forward_kernel(const __grid
     float x[KEPT][8];
     if (row >= a.rows)
         return;
-    const float2 m = row_load<KEPT>(x, a, row, lane);
+    row_load<KEPT>(x, a, a.x, a.x_type, row, lane);
+    const float2 m = row_moments<KEPT>(x, a, lane);
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const int c = (k * 32 + lane) * 8;
@@ -97,7 +93,13 @@ static __global__ void __launch_bounds__(32 * WARPS) forward_kernel(const __grid
 #pragma unroll
         for (int e = 0; e < 8; e++)
             y[e] = (x[k][e] - m.x) * m.y * gamma[e] + beta[e];
-        put_8(a, row * a.cols + c, y);
+        if (a.accumulate & 1) {
+            kn_load8(beta, a.out, a.out_type, row * a.cols + c);
+#pragma unroll
+            for (int e = 0; e < 8; e++)
+                y[e] += beta[e];
+        }
+        kn_store8(y, a.out, a.out_type, row * a.cols + c);
     }
 }
 
@@ -132,15 +134,18 @@ static __global__ void __launch_bounds__(32 * WARPS) grad_kernel(const __grid_co
     float dgamma[KEPT][8] = {}, dbeta[SHIFT ? KEPT : 1][8] = {};
     kn_begin();
     for (int64_t row = blockIdx.x * (int64_t)WARPS + warp; row < a.rows; row += (int64_t)gridDim.x * WARPS) {
-        float x[KEPT][8], g[KEPT][8], s1 = 0, s2 = 0;
-        const float2 m = row_load<KEPT>(x, a, row, lane);
+        float x[KEPT][8], g[KEPT][8], old[KEPT][8], s1 = 0, s2 = 0;
+        row_load<KEPT>(x, a, a.x, a.x_type, row, lane); /* everything is asked for before anything is waited for */
+        row_load<KEPT>(g, a, a.dy, a.dy_type, row, lane);
+        if (a.accumulate & 1)
+            row_load<KEPT>(old, a, a.out, a.out_type, row, lane);
+        const float2 m = row_moments<KEPT>(x, a, lane);
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
             const int c = (k * 32 + lane) * 8;
             float gamma[8];
             if (c >= a.cols)
                 continue;
-            kn_load8(g[k], a.dy, a.dy_type, row * a.cols + c);
             vector_8(gamma, a.gamma, a.gamma_type, c, 1);
 #pragma unroll
             for (int e = 0; e < 8; e++) {
@@ -163,8 +168,8 @@ static __global__ void __launch_bounds__(32 * WARPS) grad_kernel(const __grid_co
                 continue;
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                d[e] = m.y * (g[k][e] - s1 - x[k][e] * s2);
-            put_8(a, row * a.cols + c, d);
+                d[e] = m.y * (g[k][e] - s1 - x[k][e] * s2) + (a.accumulate & 1 ? old[k][e] : 0.f);
+            kn_store8(d, a.out, a.out_type, row * a.cols + c);
         }
     }
     if (a.dgamma)
@@ -181,6 +186,7 @@ static __global__ void __launch_bounds__(32 * FINISH_ROWS)
     const int c = (int)(blockIdx.x * 32 + threadIdx.x), part = (int)blockIdx.y;
     float sum = 0;
     kn_begin();
+#pragma unroll 8
     for (int b = (int)threadIdx.y; b < blocks && c < a.cols; b += FINISH_ROWS)
         sum += a.partial[((int64_t)b * 2 + part) * a.cols + c];
     shared[threadIdx.y][threadIdx.x] = sum;
@@ -301,7 +307,7 @@ static int kept(const norm_args *a)
     return ready ? (a->cols + 255) / 256 : 0;
 }
 
-#define KEPT_CASES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
+#define KEPT_CASES(X) X(1) X(2) X(3) X(4)
 
 extern "C" es_status kn_cuda_layer_norm(const kn_call *c, es_error *err)
 {

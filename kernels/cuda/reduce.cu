@@ -174,6 +174,26 @@ static __global__ void __launch_bounds__(256)
     }
 }
 
+/* [n, ...] -> [...]: a thread per eight results, of one row of the last dimension. */
+static __global__ void __launch_bounds__(256) leading_sum_kernel(const __grid_constant__ reduce_args r)
+{
+    const int64_t i = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) * KN_VEC;
+    int64_t a = 0, b = 0, out = 0;
+    float sum[KN_VEC] = {}, v[KN_VEC];
+    if (i >= r.results)
+        return;
+    locate(r, i, 0, &a, &b, &out);
+#pragma unroll 4
+    for (int k = 0; k < r.full[0]; k++) {
+        kn_load8(v, r.a, r.a_type, a + k * r.as[0]);
+#pragma unroll
+        for (int e = 0; e < KN_VEC; e++)
+            sum[e] += v[e];
+    }
+    for (int e = 0; e < KN_VEC; e++)
+        kn_store(r.out, r.out_type, out + e, sum[e] + (r.accumulate ? kn_load(r.out, r.out_type, out + e) : 0.f));
+}
+
 static reduce_args arguments(const kn_call *c, const kn_tensor *a, const kn_tensor *b)
 {
     reduce_args r = {};
@@ -200,7 +220,7 @@ static reduce_args arguments(const kn_call *c, const kn_tensor *a, const kn_tens
     return r;
 }
 
-enum shape_kind { GENERAL, COLUMNS, MIDDLE, LONG };
+enum shape_kind { GENERAL, COLUMNS, MIDDLE, LONG, LEADING };
 
 static bool dense(const reduce_args *r, const int64_t *stride)
 {
@@ -222,6 +242,9 @@ static shape_kind kind_of(const reduce_args *r)
         return COLUMNS;
     if (flat && r->rank > 2 && axes == all - last - 1 && r->full[0] > 1)
         return MIDDLE;
+    if (flat && axes == 1 && r->rank > 1 && !r->b && r->full[r->rank - 1] % KN_VEC == 0 && r->each <= 256 &&
+        kn_aligned(r->a))
+        return LEADING;
     return r->results < 512 && r->each > 4096 ? LONG : GENERAL;
 }
 
@@ -293,6 +316,7 @@ static es_status sum(const kn_call *c, const reduce_args *r, es_error *err)
                                                                                     pieces);
         break;
     }
+    case LEADING: leading_sum_kernel<<<(unsigned)kn_ceil(r->results / KN_VEC, 256), 256, 0, kn_stream(c)>>>(*r); break;
     case GENERAL: reduce_kernel<false><<<(unsigned)kn_ceil(r->results, 8), 256, 0, kn_stream(c)>>>(*r); break;
     }
     KN_LAUNCHED("reduce");
