@@ -37,21 +37,28 @@ static __device__ __forceinline__ void vector_8(float v[8], const void *p, int t
         v[e] = otherwise;
 }
 
-/* Lane's vectors of a row (zeros beyond its end); and its moments: mean, 1 / sqrt(variance + eps). */
-template <int KEPT>
-static __device__ __forceinline__ void row_load(float x[KEPT][8], const norm_args &a, const void *p, int type,
-                                                int64_t row, int lane)
+/* Lane's vectors of a row as they are stored, zeros beyond its end. All loads of a row are under way before the first is waited for: no branch on the type lies between. */
+template <int KEPT, typename T>
+static __device__ __forceinline__ void row_load(T x[KEPT], const norm_args &a, const void *p, int64_t row, int lane)
 {
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
-        int c = (k * 32 + lane) * 8;
-#pragma unroll
-        for (int e = 0; e < 8; e++)
-            x[k][e] = 0;
+        const int c = (k * 32 + lane) * 8;
+        x[k] = T{};
         if (c < a.cols)
-            kn_load8(x[k], p, type, row * a.cols + c);
+            x[k] = *(const T *)((const char *)p + (row * a.cols + c) * (int64_t)(sizeof(T) / 8));
     }
 }
+struct __align__(32) floats_8 { float4 a, b; };
+static __device__ __forceinline__ void widen(float v[8], const uint4 &u) { kn_load8(v, &u, KN_BF16, 0); }
+static __device__ __forceinline__ void widen(float v[8], const floats_8 &u) { kn_load8(v, &u, KN_F32, 0); }
+template <int KEPT, typename T> static __device__ __forceinline__ void row_widen(float v[KEPT][8], const T x[KEPT])
+{
+#pragma unroll
+    for (int k = 0; k < KEPT; k++)
+        widen(v[k], x[k]);
+}
+/* Mean, 1 / sqrt(variance + eps). */
 template <int KEPT>
 static __device__ __forceinline__ float2 row_moments(const float x[KEPT][8], const norm_args &a, int lane)
 {
@@ -71,16 +78,18 @@ static __device__ __forceinline__ float2 row_moments(const float x[KEPT][8], con
     return make_float2(mean, rsqrtf(warp_sum(square) / (float)a.cols + a.eps));
 }
 
-template <int KEPT>
+template <int KEPT, typename T>
 static __global__ void __launch_bounds__(32 * WARPS) forward_kernel(const __grid_constant__ norm_args a)
 {
     kn_begin();
     const int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     float x[KEPT][8];
+    T stored[KEPT];
     if (row >= a.rows)
         return;
-    row_load<KEPT>(x, a, a.x, a.x_type, row, lane);
+    row_load<KEPT>(stored, a, a.x, row, lane);
+    row_widen<KEPT>(x, stored);
     const float2 m = row_moments<KEPT>(x, a, lane);
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
@@ -126,19 +135,22 @@ static __device__ __forceinline__ void block_sums(const float v[KEPT][8], float 
 }
 
 /* dx = r (g - mean g - xhat mean(g xhat)) with g = dy gamma; dgamma = sum dy xhat, dbeta = sum dy. */
-template <int KEPT, bool SHIFT>
-static __global__ void __launch_bounds__(32 * WARPS) grad_kernel(const __grid_constant__ norm_args a)
+template <int KEPT, typename T, bool SHIFT>
+static __global__ void __launch_bounds__(32 * WARPS, 2) grad_kernel(const __grid_constant__ norm_args a)
 {
     __shared__ float shared[KEPT * 256];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float dgamma[KEPT][8] = {}, dbeta[SHIFT ? KEPT : 1][8] = {};
     kn_begin();
     for (int64_t row = blockIdx.x * (int64_t)WARPS + warp; row < a.rows; row += (int64_t)gridDim.x * WARPS) {
-        float x[KEPT][8], g[KEPT][8], old[KEPT][8], s1 = 0, s2 = 0;
-        row_load<KEPT>(x, a, a.x, a.x_type, row, lane); /* everything is asked for before anything is waited for */
-        row_load<KEPT>(g, a, a.dy, a.dy_type, row, lane);
+        float x[KEPT][8], g[KEPT][8], s1 = 0, s2 = 0;
+        T stored_x[KEPT], stored_g[KEPT], old[KEPT];
+        row_load<KEPT>(stored_x, a, a.x, row, lane);
+        row_load<KEPT>(stored_g, a, a.dy, row, lane);
         if (a.accumulate & 1)
-            row_load<KEPT>(old, a, a.out, a.out_type, row, lane);
+            row_load<KEPT>(old, a, a.out, row, lane);
+        row_widen<KEPT>(x, stored_x);
+        row_widen<KEPT>(g, stored_g);
         const float2 m = row_moments<KEPT>(x, a, lane);
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
@@ -163,12 +175,14 @@ static __global__ void __launch_bounds__(32 * WARPS) grad_kernel(const __grid_co
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
             const int c = (k * 32 + lane) * 8;
-            float d[8];
+            float d[8] = {};
             if (c >= a.cols || !a.out)
                 continue;
+            if (a.accumulate & 1)
+                widen(d, old[k]);
 #pragma unroll
             for (int e = 0; e < 8; e++)
-                d[e] = m.y * (g[k][e] - s1 - x[k][e] * s2) + (a.accumulate & 1 ? old[k][e] : 0.f);
+                d[e] += m.y * (g[k][e] - s1 - x[k][e] * s2);
             kn_store8(d, a.out, a.out_type, row * a.cols + c);
         }
     }
@@ -297,11 +311,12 @@ static norm_args arguments(const kn_call *c, int x)
     return a;
 }
 
-/* Vectors of 8 a lane, or 0: the plain way. */
+/* Vectors of 8 a lane, or 0: the plain way, also for mixed types. */
 static int kept(const norm_args *a)
 {
     const void *p[] = {a->x, a->dy, a->gamma, a->beta, a->out};
-    bool ready = a->cols % 8 == 0 && a->cols <= KEPT_MAX * 256;
+    bool ready = a->cols % 8 == 0 && a->cols <= KEPT_MAX * 256 && (!a->out || a->out_type == a->x_type) &&
+                 (!a->dy || a->dy_type == a->x_type);
     for (int i = 0; i < 5; i++)
         ready = ready && (!p[i] || kn_aligned(p[i]));
     return ready ? (a->cols + 255) / 256 : 0;
@@ -317,14 +332,31 @@ extern "C" es_status kn_cuda_layer_norm(const kn_call *c, es_error *err)
     if (a.rows == 0)
         return ES_OK;
     switch (kept(&a)) {
-#define CASE(K) \
-    case K: kn_launch(forward_kernel<K>, blocks, 32 * WARPS, 0, kn_stream(c), a); break;
+#define CASE(K)                                                                             \
+    case K:                                                                                 \
+        if (a.x_type == KN_BF16)                                                            \
+            kn_launch(forward_kernel<K, uint4>, blocks, 32 * WARPS, 0, kn_stream(c), a);    \
+        else                                                                                \
+            kn_launch(forward_kernel<K, floats_8>, blocks, 32 * WARPS, 0, kn_stream(c), a); \
+        break;
         KEPT_CASES(CASE)
 #undef CASE
     default: plain_forward_kernel<<<blocks, 32 * WARPS, 0, kn_stream(c)>>>(a);
     }
     KN_LAUNCHED("layer_norm");
     return ES_OK;
+}
+
+template <int KEPT> static void grad_launch(const norm_args &a, int blocks, cudaStream_t stream)
+{
+    if (a.x_type == KN_BF16 && a.dbeta)
+        kn_launch(grad_kernel<KEPT, uint4, true>, blocks, 32 * WARPS, 0, stream, a);
+    else if (a.x_type == KN_BF16)
+        kn_launch(grad_kernel<KEPT, uint4, false>, blocks, 32 * WARPS, 0, stream, a);
+    else if (a.dbeta)
+        kn_launch(grad_kernel<KEPT, floats_8, true>, blocks, 32 * WARPS, 0, stream, a);
+    else
+        kn_launch(grad_kernel<KEPT, floats_8, false>, blocks, 32 * WARPS, 0, stream, a);
 }
 
 static int grad_blocks(int64_t rows) { return kn_blocks(rows, WARPS, BLOCKS_MAX); }
@@ -345,13 +377,8 @@ extern "C" es_status kn_cuda_layer_norm_grad(const kn_call *c, es_error *err)
     a.partial = (float *)c->scratch;
     const bool sums = a.dgamma || a.dbeta;
     switch (kept(&a)) {
-#define CASE(K)                                                                       \
-    case K:                                                                           \
-        if (a.dbeta)                                                                  \
-            kn_launch(grad_kernel<K, true>, blocks, 32 * WARPS, 0, kn_stream(c), a);  \
-        else                                                                          \
-            kn_launch(grad_kernel<K, false>, blocks, 32 * WARPS, 0, kn_stream(c), a); \
-        break;
+#define CASE(K) \
+    case K: grad_launch<K>(a, blocks, kn_stream(c)); break;
         KEPT_CASES(CASE)
 #undef CASE
     default:
