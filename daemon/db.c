@@ -142,6 +142,14 @@ static es_status db_migrate(dm_db *db, const char *const *migrations, int64_t ve
     return ES_OK;
 }
 
+/* A process that was killed may have left a commit in the log that was never synced: it can be read now, and be gone after a power cut. So it is synced before anybody
+ * is told of it (copying the log back begins with that). A full disk may stop the copying, not the sync. */
+static es_status db_settle(dm_db *db, es_error *err)
+{
+    int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return rc == SQLITE_OK || rc == SQLITE_FULL || rc == SQLITE_BUSY ? ES_OK : db_fail(db, rc, "syncing the log", err);
+}
+
 static es_status db_configure(dm_db *db, const dm_db_options *o, es_error *err)
 {
     char sql[160], mode[32];
@@ -163,6 +171,7 @@ static es_status db_configure(dm_db *db, const dm_db_options *o, es_error *err)
     ES_RETURN(db_exec(db, sql, "opening", err));
     /* The log is copied back in larger portions than SQLite's default: each portion costs two syncs. */
     ES_RETURN(db_exec(db, "PRAGMA wal_autocheckpoint = 4000", "opening", err));
+    ES_RETURN(db_settle(db, err));
     return db_migrate(db, o->migrations, version, err);
 }
 

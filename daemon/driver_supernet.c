@@ -217,7 +217,7 @@ static es_status done_latency(dm_search *s, const dm_job_row *j, const dm_job_sp
     for (size_t i = 0; i < r->n_latencies; i++) {
         const Espalier__Wire__Latency *l = r->latencies[i];
         ES_RETURN(result_arch(spec, i, l->architecture, err));
-        if (!(l->median_ms > 0))
+        if (!(l->median_ms > 0 && isfinite(l->median_ms)))
             return es_fail(err, ES_INVALID, "result", "a latency of %g ms", l->median_ms);
     }
     for (size_t i = 0; i < r->n_latencies; i++) {

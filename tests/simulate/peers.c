@@ -1,4 +1,4 @@
-/* The network, four workers and a client, all of them unreliable. */
+/* The network, six workers of two kinds, and a client, all of them unreliable. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +58,8 @@ static void post(sim *s, int from, int to, const void *bytes, size_t n)
         int64_t delay = 1 + es_rng_below(&s->rng, 20);
         if (s->faults && es_rng_below(&s->rng, 30) == 0)
             delay += es_rng_below(&s->rng, 60000);
+        if (s->faults && i > 0 && es_rng_below(&s->rng, 4) == 0) /* an echo, long after: of a lease that is over */
+            delay += es_rng_below(&s->rng, 600000);
         sim_message m = {.at_ms = s->now_ms + delay,
                          .order = s->serial++,
                          .from = from,
@@ -69,7 +71,15 @@ static void post(sim *s, int from, int to, const void *bytes, size_t n)
     }
 }
 
-void sim_net_send(sim *s, int peer, const void *bytes, size_t n) { post(s, 0, peer, bytes, n); }
+void sim_net_send(sim *s, int peer, const void *bytes, size_t n)
+{
+    ProtobufCMessage *base;
+    if (dm_decode(&espalier__wire__to_peer__descriptor, bytes, n, &base, NULL) != ES_OK)
+        sim_broken(s, "the coordinator sends what is no message", peer, (int64_t)n);
+    sim_check_reply(s, (const dm_to_peer *)base);
+    dm_message_free(&base);
+    post(s, 0, peer, bytes, n);
+}
 
 static void tell(sim *s, int from, dm_from_peer *m)
 {
@@ -102,11 +112,28 @@ static void worker_born(sim *s, int i)
         w->uid[k] = (uint8_t)es_rng_u32(&s->rng);
 }
 
+/* A rank died. Its peers' collective is aborted, often sooner than the coordinator knows. */
+static void peers_notice(sim *s, int dead, const sim_held *lost)
+{
+    for (int i = 0; i < SIM_WORKERS; i++)
+        for (int k = 0; k < s->workers[i].held_n; k++) {
+            sim_held *h = &s->workers[i].held[k];
+            if (i == dead || h->job != lost->job || h->attempt != lost->attempt || es_rng_below(&s->rng, 3) == 0)
+                continue;
+            h->outcome = ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED;
+            h->lost_peer = true;
+            h->done_at_ms = s->now_ms + es_rng_below(&s->rng, 5000);
+        }
+}
+
 void sim_worker_fault(sim *s, int i)
 {
     sim_worker *w = &s->workers[i];
     int64_t ms = 1 + es_rng_below(&s->rng, 120000);
     if (es_rng_below(&s->rng, 2)) { /* SIGKILL; somebody starts another one later */
+        for (int k = 0; k < w->held_n; k++)
+            if (w->held[k].size > 1)
+                peers_notice(s, i, &w->held[k]);
         worker_born(s, i);
         s->report->worker_deaths++;
     } else { /* SIGSTOP, perhaps for longer than a lease */
@@ -130,6 +157,9 @@ static void worker_hello(sim *s, int i)
         leases[k].attempt = w->held[k].attempt;
         list[k] = &leases[k];
     }
+    char kind[] = "kind-a";
+    kind[5] = i % 2 ? 'b' : 'a';
+    h.machine_kind = kind;
     h.worker_uid = uid_of(w);
     h.n_kinds = 8;
     h.kinds = kinds;
@@ -175,14 +205,16 @@ static void worker_want(sim *s, int i, uint32_t n)
     tell(s, i + 1, &m);
 }
 
-static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outcome, const dm_job_result *r)
+static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outcome, const dm_job_result *r,
+                        const char *why)
 {
     Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
     Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list[] = {&f};
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
     dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     dm_bytes bytes = {0};
-    char code[] = "io", text[] = "simulated failure";
+    char code[16], text[] = "simulated failure";
+    snprintf(code, sizeof code, "%s", why);
     lease.job = job;
     lease.attempt = attempt;
     f.lease = &lease;
@@ -203,18 +235,94 @@ static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outco
     free(bytes.data);
 }
 
+/* Training that is told to hand back: the same job, up to a step on the way. */
+static dm_bytes shortened(const Espalier__Wire__Granted *g)
+{
+    ProtobufCMessage *base;
+    dm_bytes b;
+    if (dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &base, NULL) != ES_OK)
+        abort();
+    dm_job_spec *spec = (dm_job_spec *)base;
+    spec->until_step = spec->step + 1;
+    if (dm_encode(base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
+        abort();
+    dm_message_free(&base);
+    return b;
+}
+
 static void worker_finish(sim *s, int i, sim_held *h)
 {
     ProtobufCMessage *base = NULL;
     work_result r;
-    bool done = h->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
-    if (done && h->kind != ESPALIER__WIRE__JOB_KIND__JOB_NOOP) {
+    bool result = (h->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE || h->part) && h->rank == 0 &&
+                  h->kind != ESPALIER__WIRE__JOB_KIND__JOB_NOOP;
+    if (result) {
         if (dm_decode(&espalier__wire__granted__descriptor, h->granted, h->granted_n, &base, NULL) != ES_OK)
             abort();
-        work_do(&r, (const Espalier__Wire__Granted *)base, TRAIN_STEPS, sim_put_version, s);
+        Espalier__Wire__Granted g = *(const Espalier__Wire__Granted *)base; /* borrows */
+        dm_bytes b = {0};
+        if (h->part) {
+            b = shortened(&g);
+            g.spec = (ProtobufCBinaryData){.len = b.n, .data = b.data};
+        }
+        work_do(&r, &g, TRAIN_STEPS, sim_put_version, s);
+        free(b.data);
+        if (h->lie) {
+            sim_spoil(s, &r, h->kind);
+            s->report->lies++;
+        }
     }
-    send_finish(s, i, h->job, h->attempt, h->outcome, base ? &r.result : NULL);
+    send_finish(s, i, h->job, h->attempt, h->outcome, base ? &r.result : NULL, h->lost_peer ? "lost-peer" : "io");
     dm_message_free(&base);
+}
+
+/* Results for leases it does not hold: made up, or another worker's, which it has seen somewhere. */
+static void worker_lie(sim *s, int i)
+{
+    const sim_worker *other = &s->workers[es_rng_below(&s->rng, SIM_WORKERS)];
+    uint64_t job = 1 + es_rng_below(&s->rng, 200);
+    uint32_t attempt = 1000 + es_rng_below(&s->rng, 4);
+    if (other != &s->workers[i] && other->held_n > 0) {
+        job = other->held[0].job;
+        attempt = other->held[0].attempt;
+    }
+    for (int k = 0; k < s->workers[i].held_n; k++)
+        if (s->workers[i].held[k].job == job)
+            return; /* that would be no lie */
+    send_finish(s, i, job, attempt,
+                es_rng_below(&s->rng, 2) ? ESPALIER__WIRE__OUTCOME__OUTCOME_DONE
+                                         : ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED,
+                NULL, "io");
+    s->report->lies++;
+}
+
+static void worker_offer(sim *s, int i, const sim_held *h)
+{
+    Espalier__Wire__GangOffer o = ESPALIER__WIRE__GANG_OFFER__INIT;
+    dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    uint8_t id[16];
+    memset(id, (int)h->job, sizeof id);
+    lease.job = h->job;
+    lease.attempt = h->attempt;
+    o.worker_uid = uid_of(&s->workers[i]);
+    o.lease = &lease;
+    o.id = (ProtobufCBinaryData){.len = sizeof id, .data = id};
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
+    m.gang_offer = &o;
+    tell(s, i + 1, &m);
+}
+
+static void worker_goodbye(sim *s, int i)
+{
+    Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    g.worker_uid = uid_of(&s->workers[i]);
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
+    m.goodbye = &g;
+    tell(s, i + 1, &m);
+    worker_born(s, i);
+    s->workers[i].silent_until_ms = s->now_ms + es_rng_below(&s->rng, 60000);
 }
 
 static void worker_act(sim *s, int i)
@@ -245,11 +353,10 @@ static void worker_act(sim *s, int i)
         worker_want(s, i, (uint32_t)(slots - w->held_n));
         w->want_at_ms = s->now_ms + AGAIN_MS;
     }
-    if (s->faults && es_rng_below(&s->rng, 300) == 0) { /* a lie: results for leases it does not hold */
-        send_finish(s, i, 1 + es_rng_below(&s->rng, 200), 1 + es_rng_below(&s->rng, 4),
-                    ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, NULL);
-        s->report->lies++;
-    }
+    if (s->faults && es_rng_below(&s->rng, 200) == 0)
+        worker_lie(s, i);
+    if (s->faults && es_rng_below(&s->rng, 3000) == 0)
+        worker_goodbye(s, i);
 }
 
 static int held_index(const sim_worker *w, const dm_lease_id *l)
@@ -275,6 +382,13 @@ static void worker_take(sim *s, sim_worker *w, const Espalier__Wire__Granted *g)
     if (seen)
         return;
     sim_check_weights(s, g);
+    for (int i = 0; i < SIM_WORKERS; i++)
+        for (int k = 0; k < s->workers[i].held_n; k++) {
+            const sim_held *o = &s->workers[i].held[k];
+            if (o->job == g->lease->job && o->attempt == g->lease->attempt &&
+                (!g->gang || o->rank == (int)g->gang->rank))
+                sim_broken(s, "two workers hold one lease", (int64_t)o->job, o->rank);
+        }
     dm_bytes b;
     if (dm_encode(&g->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
         abort();
@@ -288,9 +402,14 @@ static void worker_take(sim *s, sim_worker *w, const Espalier__Wire__Granted *g)
                     .done_at_ms =
                         s->now_ms + es_rng_below(&s->rng, g->kind == ESPALIER__WIRE__JOB_KIND__JOB_NOOP ? 200 : 20000),
                     .told_at_ms = -AGAIN_MS,
+                    .rank = g->gang ? (int)g->gang->rank : 0,
+                    .size = g->gang ? (int)g->gang->size : 0,
+                    .lie = s->faults && es_rng_below(&s->rng, 60) == 0,
                     .outcome = luck == 0   ? ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED
                                : luck == 1 ? ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED
                                            : ESPALIER__WIRE__OUTCOME__OUTCOME_DONE};
+    if (h->size > 1 && h->rank == 0)
+        worker_offer(s, (int)(w - s->workers), h);
 }
 
 static void worker_finished(sim *s, sim_worker *w, const Espalier__Wire__FinishReply *r)
@@ -300,7 +419,7 @@ static void worker_finished(sim *s, sim_worker *w, const Espalier__Wire__FinishR
         if (k < 0)
             continue; /* an echo */
         bool trains = w->held[k].kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
-        if (w->held[k].outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE && !trains)
+        if (w->held[k].outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE && !trains && !w->held[k].lie)
             sim_note_accepted(s, (int64_t)r->accepted[i]->job, r->accepted[i]->attempt);
         held_drop(w, k);
         w->want_at_ms = 0;
@@ -310,6 +429,17 @@ static void worker_finished(sim *s, sim_worker *w, const Espalier__Wire__FinishR
         if (k >= 0)
             held_drop(w, k);
     }
+}
+
+static void worker_preempt(sim *s, sim_worker *w, const dm_lease_id *l)
+{
+    int at = held_index(w, l);
+    if (at < 0 || w->held[at].told_at_ms >= 0 || w->held[at].outcome != ESPALIER__WIRE__OUTCOME__OUTCOME_DONE)
+        return;
+    w->held[at].outcome = ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED;
+    w->held[at].part = w->held[at].kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
+    w->held[at].done_at_ms = s->now_ms + es_rng_below(&s->rng, 500);
+    s->report->preempted++;
 }
 
 static void worker_receive(sim *s, int i, const dm_to_peer *m)
@@ -330,9 +460,17 @@ static void worker_receive(sim *s, int i, const dm_to_peer *m)
             w->welcomed = false;
         for (size_t k = 0; k < m->heartbeat->n_stop; k++) {
             int at = held_index(w, m->heartbeat->stop[k]);
-            if (at >= 0 && w->held[at].told_at_ms < 0) /* one that is reported already waits for its answer */
+            if (at < 0 || w->held[at].told_at_ms >= 0) /* one that is reported already waits for its answer */
+                continue;
+            if (w->held[at].size > 1) { /* says so: its gang waits to hear it */
+                w->held[at].outcome = ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED;
+                w->held[at].done_at_ms = s->now_ms;
+            } else {
                 held_drop(w, at);
+            }
         }
+        for (size_t k = 0; k < m->heartbeat->n_preempt; k++)
+            worker_preempt(s, w, m->heartbeat->preempt[k]);
     } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_FINISHED) {
         worker_finished(s, w, m->finished);
     }
@@ -350,63 +488,89 @@ static void client_next(sim *s)
     c->think_until_ms = s->now_ms + es_rng_below(&s->rng, 60000);
 }
 
+static void client_submit(sim *s, int i)
+{
+    struct sim_asked *a = &s->client.asked[i];
+    Espalier__Wire__Submit sub = ESPALIER__WIRE__SUBMIT__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char token[32], text[4096], user[16];
+    snprintf(token, sizeof token, "search %d", i);
+    snprintf(text, sizeof text, "%s", sim_search_text(i));
+    snprintf(user, sizeof user, "%s", sim_search_user(i));
+    sub.token = token;
+    sub.text = text;
+    sub.user = user;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
+    m.submit = &sub;
+    tell(s, SIM_CLIENT, &m);
+    a->request = m.request_id;
+    a->at_ms = s->now_ms + AGAIN_MS;
+}
+
+static void client_poll(sim *s, int i)
+{
+    struct sim_asked *a = &s->client.asked[i];
+    Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    char what[] = "result";
+    q.what = what;
+    q.search = a->search;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
+    m.query = &q;
+    tell(s, SIM_CLIENT, &m);
+    a->poll = m.request_id;
+    a->poll_at_ms = s->now_ms + 30000;
+}
+
 static void client_act(sim *s)
 {
     sim_client *c = &s->client;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char token[32], text[4096];
-    if (!c->search && s->now_ms >= c->act_at_ms) {
-        Espalier__Wire__Submit sub = ESPALIER__WIRE__SUBMIT__INIT;
-        char name[] = "the search";
-        snprintf(text, sizeof text, "%s", s->search_text);
-        sub.token = name;
-        sub.text = text;
-        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-        m.submit = &sub;
-        tell(s, SIM_CLIENT, &m);
-        c->act_at_ms = s->now_ms + AGAIN_MS;
-        return;
+    bool known = true;
+    for (int i = 0; i < SIM_SEARCHES; i++) {
+        struct sim_asked *a = &c->asked[i];
+        if (i == 2 && a->at_ms == 0)
+            a->at_ms =
+                s->now_ms + 20000 + es_rng_below(&s->rng, 60000); /* the urgent one comes when the others train */
+        if (!a->search && s->now_ms >= a->at_ms)
+            client_submit(s, i);
+        if (a->search && !s->report->result[i] && s->now_ms >= a->poll_at_ms)
+            client_poll(s, i);
+        known = known && a->search;
     }
-    if (c->search && !c->idle && s->now_ms >= c->think_until_ms && s->now_ms >= c->act_at_ms) {
+    if (known && !c->searching) {
+        c->searching = true;
+        client_next(s);
+    }
+    if (c->searching && !c->idle && s->now_ms >= c->think_until_ms && s->now_ms >= c->act_at_ms) {
         Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
+        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+        char token[32];
         snprintf(token, sizeof token, "t%d", c->token);
         e.token = token;
         e.count = c->count;
         e.priority = c->priority;
         m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
         m.enqueue_noop = &e;
-        c->submitted = true;
         tell(s, SIM_CLIENT, &m);
+        c->request = m.request_id;
         c->act_at_ms = s->now_ms + AGAIN_MS;
-    }
-    if (c->search && !c->result && s->now_ms >= c->poll_at_ms) {
-        Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-        dm_from_peer ask = ESPALIER__WIRE__FROM_PEER__INIT;
-        char what[] = "result";
-        q.what = what;
-        q.search = c->search;
-        ask.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-        ask.query = &q;
-        tell(s, SIM_CLIENT, &ask);
-        c->poll_at_ms = s->now_ms + 30000;
     }
 }
 
 static void client_receive(sim *s, const dm_to_peer *m)
 {
     sim_client *c = &s->client;
-    if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED) {
-        if (!c->search) {
-            c->search = m->submitted->search;
-            client_next(s);
-        } else if (m->submitted->search != c->search && c->submitted && m->request_id > c->poll_floor) {
-            c->submitted = false;
-            c->queued_jobs += c->count;
-            c->poll_floor = s->serial;
-            client_next(s);
-        }
-    } else if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_ANSWER && !c->result) {
-        c->result = es_xstrdup(m->answer->json);
+    if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED && m->request_id == c->request && c->request) {
+        c->request = 0;
+        c->queued_jobs += c->count;
+        client_next(s);
+    }
+    for (int i = 0; i < SIM_SEARCHES; i++) {
+        struct sim_asked *a = &c->asked[i];
+        if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED && m->request_id == a->request)
+            a->search = m->submitted->search;
+        if (m->what_case == ESPALIER__WIRE__TO_PEER__WHAT_ANSWER && m->request_id == a->poll && !s->report->result[i])
+            s->report->result[i] = es_xstrdup(m->answer->json);
     }
 }
 
@@ -440,6 +604,11 @@ void sim_deliver(sim *s)
         s->report->messages++;
         if (m.to == 0) {
             dm_addr from = {.n = 1, .id = {(uint8_t)m.from}};
+            ProtobufCMessage *base = NULL;
+            if (dm_decode(&espalier__wire__from_peer__descriptor, m.bytes, m.n, &base, NULL) != ES_OK)
+                abort();
+            sim_note_finish(s, (const dm_from_peer *)base);
+            dm_message_free(&base);
             dm_coord_deliver(s->c, &from, m.bytes, m.n);
         } else if (m.to == SIM_CLIENT || s->now_ms >= s->workers[m.to - 1].silent_until_ms) {
             ProtobufCMessage *base = NULL;

@@ -13,18 +13,26 @@
 #include "tests/daemon/work.h"
 #include "tests/simulate/world.h"
 
-static const char search_text[] = "name: simulated\nseed: 5\n"
-                                  "task: {data: {train: /nowhere/a, test: /nowhere/b, validation: 100}}\n"
-                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
-                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
-                                  "  head: {classes: 10}\n"
-                                  "supernet: {epochs: 1, batch: 8, slice_steps: 4}\n"
-                                  "search: {algorithm: nsga2, population: 12, evaluations: 60}\n"
-                                  "objectives: [accuracy: max, macs: min, latency_ms: min]\nresources: {priority: 1}\n";
+#define SPACE                                                                         \
+    "task: {data: {train: /nowhere/a, test: /nowhere/b, validation: 100}}\n"          \
+    "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], " \
+    "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"                                          \
+    "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 8, slice_steps: 4}\n"
+
+static const char gang_text[] =
+    "name: simulated\nseed: 5\n" SPACE "search: {algorithm: nsga2, population: 12, evaluations: 60}\n"
+    "objectives: [accuracy: max, macs: min, latency_ms: min]\n"
+    "resources: {priority: 1, gpus: 2}\n";
+static const char urgent_text[] =
+    "name: urgent\nseed: 6\n" SPACE "search: {algorithm: regularised-evolution, population: 8, evaluations: 24}\n"
+    "objectives: [accuracy: max, macs: min]\nresources: {priority: 2}\n";
+
+const char *sim_search_text(int i) { return i < 2 ? gang_text : urgent_text; }
+const char *sim_search_user(int i) { return i == 1 ? "bert" : "anna"; }
 
 /* ---- invariants */
 
-static void broken(const sim *s, const char *what, int64_t a, int64_t b)
+void sim_broken(const sim *s, const char *what, int64_t a, int64_t b)
 {
     fprintf(stderr, "simulate: seed %" PRIu64 ", turn %" PRId64 ": %s (%" PRId64 ", %" PRId64 ")\n", s->seed,
             s->report->turns, what, a, b);
@@ -50,6 +58,29 @@ typedef struct priority_check {
     bool paused;
 } priority_check;
 
+/* A gang waits until it can be whole. */
+static bool is_gang(const sim *s, int64_t search, int kind)
+{
+    for (int i = 0; i < 2; i++)
+        if ((int64_t)s->client.asked[i].search == search)
+            return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
+    return false;
+}
+
+/* A gang that waits holds workers; what is over in time may use them, of whatever priority. */
+static bool gang_waits(const sim *s)
+{
+    bool waits = false;
+    for (int i = 0; i < 2; i++) {
+        dm_job_row row = {0};
+        if (s->client.asked[i].search &&
+            dm_job_by_key(dm_coord_store(s->c), (int64_t)s->client.asked[i].search, "train", &row, NULL) == ES_OK)
+            waits = waits || row.state == DM_JOB_READY;
+        dm_job_row_free(&row);
+    }
+    return waits;
+}
+
 static bool priority_row(void *ctx, const dm_search_row *r)
 {
     priority_check *x = ctx;
@@ -59,8 +90,8 @@ static bool priority_row(void *ctx, const dm_search_row *r)
     if (r->state == DM_SEARCH_RUNNING && r->priority > x->priority &&
         dm_job_ready(dm_coord_store(x->s->c), r->id, x->s->clock.wall_ms(&x->s->clock) - 1, 1, ready, &n, &next,
                      NULL) == ES_OK &&
-        n > 0)
-        broken(x->s, "a job of lower priority is leased while one of a higher waits", ready[0].id, r->id);
+        n > 0 && !is_gang(x->s, r->id, ready[0].kind))
+        sim_broken(x->s, "a job of lower priority is leased while one of a higher waits", ready[0].id, r->id);
     return true;
 }
 
@@ -68,14 +99,13 @@ static void on_move(void *ctx, int64_t job, int from, int to)
 {
     sim *s = ctx;
     if (!dm_job_may((dm_job_state)from, (dm_job_state)to))
-        broken(s, "a move the table does not have", from, to);
+        sim_broken(s, "a move the table does not have", from, to);
     if (s->moves_n == s->moves_cap) {
         s->moves_cap = s->moves_cap ? 2 * s->moves_cap : 256;
         s->moves = es_xrealloc(s->moves, (size_t)s->moves_cap * sizeof *s->moves);
     }
-    s->moves[s->moves_n++] = (struct sim_move){job, from, to};
-    if (to == DM_JOB_RUNNING)
-        s->leased = true;
+    s->moves[s->moves_n++] = (struct sim_move){.job = job, .from = from, .to = to};
+    s->leased = s->leased || to == DM_JOB_RUNNING;
 }
 
 static bool running_row(void *ctx, const dm_search_row *r)
@@ -84,7 +114,7 @@ static bool running_row(void *ctx, const dm_search_row *r)
     int64_t sum = 0;
     for (int i = 1; i < DM_JOB_STATES; i++) {
         if (r->n[i] < 0)
-            broken(s, "a negative count of jobs", r->id, r->n[i]);
+            sim_broken(s, "a negative count of jobs", r->id, r->n[i]);
         sum += r->n[i];
     }
     s->counted += sum;
@@ -100,38 +130,69 @@ static void apply_moves(sim *s)
     for (int i = 0; i < s->moves_n; i++) {
         uint8_t *state = job_state(s, s->moves[i].job);
         if (*state && *state != s->moves[i].from)
-            broken(s, "a job moved from a state it was not in", s->moves[i].job, *state);
+            sim_broken(s, "a job moved from a state it was not in", s->moves[i].job, *state);
         *state = (uint8_t)s->moves[i].to;
     }
+    if (s->moves_n > 0) /* written over */
+        s->doubt_n = s->doubt_sets = 0;
     s->moves_n = 0;
 }
 
-/* After a crash: the rows must be what was known, plus the last turn as a whole or not at all. */
+/* Do the rows stand as known, but for the moves of one turn (set 0: the one in progress; others: turns whose commit failed)? */
+static bool explains(sim *s, const struct sim_move *moves, int n, int set, int64_t *odd)
+{
+    *odd = 0;
+    for (int64_t job = 1; job < s->jobs_cap && !*odd; job++) {
+        int expected = s->jobs[job];
+        for (int i = 0; i < n && expected; i++)
+            if (moves[i].job == job && moves[i].set == set)
+                expected = moves[i].to;
+        if (expected && s->found[job] != expected)
+            *odd = job;
+    }
+    return *odd == 0;
+}
+
+/* After a crash: the rows must be what was known, plus the last turn as a whole or not at all. A commit that failed is a turn whose outcome nobody knows: its
+ * peers were told of an error, and until the next commit it may be on the disk. */
 static void check_recovered(sim *s)
 {
     dm_store *st = dm_coord_store(s->c);
-    int with = 0, without = 0;
-    s->moves_n = s->moves_n < s->moves_before_reload ? s->moves_n : s->moves_before_reload;
+    int n = s->moves_n < s->moves_before_reload ? s->moves_n : s->moves_before_reload;
+    int64_t odd = 0, first_odd = 0;
+    s->found = es_xrealloc(s->found, (size_t)s->jobs_cap + 1);
     for (int64_t job = 1; job < s->jobs_cap; job++) {
-        int state, final = 0;
+        int state = 0;
         int64_t attempt, worker;
-        if (!s->jobs[job])
-            continue;
-        if (dm_job_peek(st, job, &state, &attempt, &worker, NULL) != ES_OK)
-            broken(s, "a job is gone after a crash", job, 0);
-        for (int i = 0; i < s->moves_n; i++)
-            if (s->moves[i].job == job)
-                final = s->moves[i].to;
-        bool same = state == s->jobs[job], new = final &&state == final;
-        if (!same && !new)
-            broken(s, "a job is in a state it never had after a crash", job, state);
-        with += new && !same;
-        without += final && same && !new;
-        s->jobs[job] = (uint8_t)state;
+        if (s->jobs[job] && dm_job_peek(st, job, &state, &attempt, &worker, NULL) != ES_OK)
+            sim_broken(s, "a job is gone after a crash", job, 0);
+        s->found[job] = (uint8_t)state;
     }
-    if (with && without)
-        broken(s, "a turn survived a crash in part", with, without);
-    s->moves_n = 0;
+    bool ok = explains(s, NULL, 0, 0, &first_odd) || explains(s, s->moves, n, 0, &odd);
+    for (int set = 1; set <= s->doubt_sets && !ok; set++)
+        ok = explains(s, s->doubt, s->doubt_n, set, &odd);
+    if (!ok)
+        sim_broken(s, "a job is in a state it never had after a crash, or a turn survived in part", first_odd,
+                   s->found[first_odd]);
+    for (int64_t job = 1; job < s->jobs_cap; job++)
+        if (s->jobs[job])
+            s->jobs[job] = s->found[job];
+    s->moves_n = s->doubt_n = s->doubt_sets = 0;
+}
+
+/* The turn was taken back, but it may be on the disk. */
+static void doubt(sim *s)
+{
+    s->doubt_sets++;
+    for (int i = 0; i < s->moves_n; i++) {
+        if (s->doubt_n == s->doubt_cap) {
+            s->doubt_cap = s->doubt_cap ? 2 * s->doubt_cap : 256;
+            s->doubt = es_xrealloc(s->doubt, (size_t)s->doubt_cap * sizeof *s->doubt);
+        }
+        s->doubt[s->doubt_n] = s->moves[i];
+        s->doubt[s->doubt_n++].set = s->doubt_sets;
+    }
+    s->moves_n = s->finishes_n = 0;
 }
 
 static void check_accepted(sim *s)
@@ -141,7 +202,7 @@ static void check_accepted(sim *s)
         int64_t attempt, worker;
         if (dm_job_peek(dm_coord_store(s->c), s->accepted[i].job, &state, &attempt, &worker, NULL) != ES_OK ||
             state != DM_JOB_DONE || attempt != s->accepted[i].attempt)
-            broken(s, "an acknowledged result is lost", s->accepted[i].job, state);
+            sim_broken(s, "an acknowledged result is lost", s->accepted[i].job, state);
     }
 }
 
@@ -149,7 +210,7 @@ void sim_note_accepted(sim *s, int64_t job, int64_t attempt)
 {
     int64_t before = (int64_t)(intptr_t)dm_map_get(&s->accepted_by_job, (uint64_t)job);
     if (before && before != attempt)
-        broken(s, "two leases' results of one job count", job, attempt);
+        sim_broken(s, "two leases' results of one job count", job, attempt);
     if (before)
         return;
     dm_map_put(&s->accepted_by_job, (uint64_t)job, (void *)(intptr_t)attempt);
@@ -159,6 +220,123 @@ void sim_note_accepted(sim *s, int64_t job, int64_t attempt)
     }
     s->accepted[s->accepted_n++] = (struct sim_accepted){job, attempt};
     s->report->accepted++;
+}
+
+/* ---- results: only of the holder, only for its own attempt */
+
+void sim_note_finish(sim *s, const dm_from_peer *m)
+{
+    if (m->what_case != ESPALIER__WIRE__FROM_PEER__WHAT_FINISH || m->finish->worker_uid.len != 16)
+        return;
+    for (size_t i = 0; i < m->finish->n_finish; i++) {
+        const Espalier__Wire__Finish *f = m->finish->finish[i];
+        if (!f->lease)
+            continue;
+        if (s->finishes_n == s->finishes_cap) {
+            s->finishes_cap = s->finishes_cap ? 2 * s->finishes_cap : 256;
+            s->finishes = es_xrealloc(s->finishes, (size_t)s->finishes_cap * sizeof *s->finishes);
+        }
+        struct sim_finish *n = &s->finishes[s->finishes_n++];
+        n->job = (int64_t)f->lease->job;
+        n->attempt = f->lease->attempt;
+        memcpy(n->uid, m->finish->worker_uid.data, 16);
+    }
+}
+
+typedef struct ended {
+    int64_t attempt, worker;
+    int outcome;
+} ended;
+
+static bool ended_row(void *ctx, const dm_attempt_row *r)
+{
+    ended *e = ctx;
+    if (r->attempt != e->attempt)
+        return true;
+    e->outcome = r->outcome;
+    e->worker = r->worker;
+    return false;
+}
+
+/* In this turn the job left its lease with a result or a failure: the holder must have said so, of this very attempt. */
+static void check_ended(sim *s, int64_t job, int to)
+{
+    dm_store *st = dm_coord_store(s->c);
+    int state;
+    int64_t worker = 0, said = 0;
+    ended e = {0};
+    if (dm_job_peek(st, job, &state, &e.attempt, &e.worker, NULL) != ES_OK ||
+        dm_attempt_each(st, job, ended_row, &e, NULL) != ES_OK)
+        sim_broken(s, "reading failed", job, to);
+    bool failed = e.outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, slice = e.outcome == DM_OUTCOME_SLICE;
+    if (to != DM_JOB_DONE && !failed && !slice)
+        return;
+    for (int i = 0; i < s->finishes_n && !said; i++)
+        said = s->finishes[i].job == job && s->finishes[i].attempt == e.attempt &&
+               dm_worker_find(st, s->finishes[i].uid, &worker, NULL) == ES_OK && worker == e.worker;
+    if (!said)
+        sim_broken(s, "a result counts that its holder did not give for this attempt", job, e.attempt);
+}
+
+/* What is acknowledged: a result that is in the rows, or a slot given back. */
+void sim_check_reply(sim *s, const dm_to_peer *m)
+{
+    if (m->what_case != ESPALIER__WIRE__TO_PEER__WHAT_FINISHED || !s->c)
+        return;
+    for (size_t i = 0; i < m->finished->n_accepted; i++) {
+        int state;
+        ended e = {.attempt = m->finished->accepted[i]->attempt};
+        int64_t job = (int64_t)m->finished->accepted[i]->job, attempt, worker;
+        if (dm_job_peek(dm_coord_store(s->c), job, &state, &attempt, &worker, NULL) != ES_OK)
+            sim_broken(s, "a result of no job is acknowledged", job, e.attempt);
+        if (e.attempt > attempt)
+            sim_broken(s, "a result of an attempt that never was is acknowledged", job, e.attempt);
+    }
+}
+
+/* Whole, on distinct workers of one machine kind. */
+typedef struct gang_check {
+    sim *s;
+    int n, size;
+    int64_t worker[16];
+    char kind[128];
+} gang_check;
+
+static bool gang_row(void *ctx, const dm_gang_row *r, const void *id, size_t n)
+{
+    gang_check *x = ctx;
+    dm_worker_row w;
+    dm_worker_text text;
+    (void)id;
+    (void)n;
+    if (dm_worker_get(dm_coord_store(x->s->c), r->worker, &w, &text, NULL) != ES_OK)
+        sim_broken(x->s, "a rank on a worker that does not exist", r->job, r->rank);
+    for (int i = 0; i < x->n; i++)
+        if (x->worker[i] == r->worker)
+            sim_broken(x->s, "two ranks of a gang on one worker", r->job, r->worker);
+    if (x->n > 0 && strcmp(x->kind, text.machine_kind) != 0)
+        sim_broken(x->s, "a gang on two kinds of machines", r->job, r->rank);
+    snprintf(x->kind, sizeof x->kind, "%s", text.machine_kind);
+    x->worker[x->n++] = r->worker;
+    x->size = r->size;
+    return x->n < 16;
+}
+
+static void check_gang(sim *s, int64_t job)
+{
+    dm_job_row row;
+    gang_check x = {.s = s};
+    if (dm_job_get(dm_coord_store(s->c), job, &row, NULL) != ES_OK)
+        sim_broken(s, "reading failed", job, 0);
+    bool gang = is_gang(s, row.search, row.kind);
+    if (gang && row.state == DM_JOB_RUNNING) {
+        if (dm_gang_each(dm_coord_store(s->c), job, row.attempt, gang_row, &x, NULL) != ES_OK)
+            sim_broken(s, "reading failed", job, 0);
+        if (x.n != 2 || x.size != 2)
+            sim_broken(s, "a gang that is not whole has started", job, x.n);
+        s->report->gangs++;
+    }
+    dm_job_row_free(&row);
 }
 
 /* ---- weights: a set of ids that outlives crashes */
@@ -194,7 +372,7 @@ void sim_check_weights(sim *s, const Espalier__Wire__Granted *g)
     if (g->kind == ESPALIER__WIRE__JOB_KIND__JOB_NOOP)
         return;
     if (dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &base, NULL) != ES_OK)
-        broken(s, "a lease without a readable spec", (int64_t)g->lease->job, 0);
+        sim_broken(s, "a lease without a readable spec", (int64_t)g->lease->job, 0);
     const dm_job_spec *spec = (const dm_job_spec *)base;
     int state;
     int64_t attempt, worker;
@@ -203,7 +381,7 @@ void sim_check_weights(sim *s, const Espalier__Wire__Granted *g)
         s->c && dm_job_peek(dm_coord_store(s->c), (int64_t)g->lease->job, &state, &attempt, &worker, NULL) == ES_OK &&
         state == DM_JOB_RUNNING && attempt == (int64_t)g->lease->attempt;
     if (current && spec->weights[0] && !has_version(s, spec->weights))
-        broken(s, "a lease names weights that do not exist", (int64_t)g->lease->job, 0);
+        sim_broken(s, "a lease names weights that do not exist", (int64_t)g->lease->job, 0);
     dm_message_free(&base);
 }
 
@@ -225,7 +403,7 @@ static void open_coordinator(sim *s)
         es_status status = dm_coord_open(&s->options, &s->env, &s->c, &err);
         if (status != ES_OK && (tries > 3 || status == ES_CORRUPT)) {
             fprintf(stderr, "%s: %s\n", err.where, err.text);
-            broken(s, "the coordinator does not start after a crash", status, tries);
+            sim_broken(s, "the coordinator does not start after a crash", status, tries);
         }
     }
     dm_store_on_move(dm_coord_store(s->c), on_move, s);
@@ -251,13 +429,25 @@ static void turn(sim *s)
     s->report->turns++;
     if (sim_disk_dead(s->disk)) {
         crash(s, es_rng_below(&s->rng, 2) == 0);
+        s->finishes_n = 0;
         return;
     }
     if (dm_coord_health(s->c, NULL) != ES_OK) {
-        s->moves_n = 0; /* taken back */
+        doubt(s);
         return;
     }
-    if (s->leased) {
+    for (int i = 0; i < s->moves_n; i++) {
+        bool last = true; /* of its job in this turn: the rows say how that one came about */
+        for (int k = i + 1; k < s->moves_n && last; k++)
+            last = s->moves[k].job != s->moves[i].job;
+        if (last && s->moves[i].from == DM_JOB_RUNNING &&
+            (s->moves[i].to == DM_JOB_DONE || s->moves[i].to == DM_JOB_READY))
+            check_ended(s, s->moves[i].job, s->moves[i].to);
+        if (last && s->moves[i].to == DM_JOB_RUNNING)
+            check_gang(s, s->moves[i].job);
+    }
+    s->finishes_n = 0;
+    if (s->leased && !gang_waits(s)) {
         /* The lowest priority leased in this turn. */
         priority_check x = {.s = s, .priority = INT64_MAX};
         for (int i = 0; i < s->moves_n; i++) {
@@ -272,7 +462,7 @@ static void turn(sim *s)
             dm_job_row_free(&row);
         }
         if (x.priority != INT64_MAX && dm_search_each(dm_coord_store(s->c), 0, 100, priority_row, &x, NULL) != ES_OK)
-            broken(s, "reading failed", 0, 0);
+            sim_broken(s, "reading failed", 0, 0);
     }
     apply_moves(s);
 }
@@ -332,27 +522,35 @@ static void count_jobs(sim *s)
 {
     s->counted = s->open_jobs = s->failed_jobs = s->noop_jobs = 0;
     if (dm_search_each(dm_coord_store(s->c), 0, 1000, running_row, s, NULL) != ES_OK)
-        broken(s, "reading failed", 0, 0);
+        sim_broken(s, "reading failed", 0, 0);
+}
+
+static bool all_results(const sim *s)
+{
+    for (int i = 0; i < SIM_SEARCHES; i++)
+        if (!s->report->result[i])
+            return false;
+    return true;
 }
 
 static void finish(sim *s)
 {
     calm(s);
     for (int64_t i = 0;; i++) {
-        if (s->client.result && s->client.idle && i % 100 == 0) {
+        if (s->client.searching && s->client.idle && i % 100 == 0 && all_results(s)) {
             count_jobs(s);
             if (s->open_jobs == 0)
                 break;
         }
         if (i > 400000)
-            broken(s, "it does not come to an end without faults", s->client.queued_jobs, s->open_jobs);
+            sim_broken(s, "it does not come to an end without faults", s->client.queued_jobs, s->open_jobs);
         s->client.closing = true;
         step(s);
     }
     check_accepted(s);
     if (s->failed_jobs != 0 || s->noop_jobs != s->client.queued_jobs)
-        broken(s, "accepted jobs are missing, or there are more than were accepted", s->noop_jobs,
-               s->client.queued_jobs);
+        sim_broken(s, "accepted jobs are missing, or there are more than were accepted", s->noop_jobs,
+                   s->client.queued_jobs);
     s->report->jobs = s->counted;
 }
 
@@ -368,7 +566,6 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     s->rng = es_rng_make(seed, ES_USE_TEST, 1);
     s->clock = (es_clock){.mono_ns = sim_mono, .wall_ms = sim_wall};
     s->now_ms = 1000;
-    s->search_text = search_text;
     s->disk = sim_disk_new(&s->rng, vfs);
     s->options = dm_options_default();
     s->options.state_path = "state.db";
@@ -389,13 +586,15 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     finish(s);
     out->simulated_ms = s->now_ms;
     out->torn = sim_disk_torn(s->disk);
-    out->result = s->client.result;
     dm_coord_close(&s->c);
     sim_peers_stop(s);
     sim_disk_free(&s->disk);
     dm_map_free(&s->versions);
     dm_map_free(&s->accepted_by_job);
     free(s->accepted);
+    free(s->finishes);
+    free(s->doubt);
+    free(s->found);
     free(s->jobs);
     free(s->moves);
     free(s);

@@ -6,10 +6,11 @@
 #include "daemon/coord.h"
 #include "daemon/map.h"
 #include "daemon/wire_codec.h"
+#include "tests/daemon/work.h"
 #include "tests/simulate/disk.h"
 #include "tests/simulate/simulate.h"
 
-enum { SIM_WORKERS = 4, SIM_CLIENT = 100, SIM_HELD = 4, SIM_SEEN = 32 };
+enum { SIM_WORKERS = 6, SIM_CLIENT = 100, SIM_HELD = 4, SIM_SEEN = 32 };
 
 typedef struct sim_message {
     int64_t at_ms;
@@ -24,6 +25,10 @@ typedef struct sim_held {
     uint64_t job;
     uint32_t attempt;
     int kind, outcome;
+    int rank, size; /* of a gang; size 0: alone */
+    bool lost_peer; /* its gang is broken, and it has noticed */
+    bool part;      /* hands back what it has: told to by a preempt */
+    bool lie;       /* its result will be nonsense */
     int64_t done_at_ms, told_at_ms;
     uint8_t *granted; /* the Granted message */
     size_t granted_n;
@@ -44,11 +49,14 @@ typedef struct sim_client {
     int token;
     uint32_t count;
     int priority;
-    bool idle, closing, submitted;
-    int64_t act_at_ms, think_until_ms, poll_at_ms;
-    uint64_t search, poll_floor; /* answers to requests up to it are echoes of earlier ones */
-    int64_t queued_jobs;         /* of acknowledged enqueues */
-    char *result;
+    bool idle, closing, searching;
+    int64_t act_at_ms, think_until_ms;
+    int64_t queued_jobs; /* of acknowledged enqueues */
+    uint64_t request;    /* the last enqueue: only its answer counts */
+    struct sim_asked {
+        uint64_t search, request, poll;
+        int64_t at_ms, poll_at_ms;
+    } asked[SIM_SEARCHES];
 } sim_client;
 
 typedef struct sim {
@@ -62,7 +70,6 @@ typedef struct sim {
     dm_options options;
     dm_env env;
     sim_report *report;
-    const char *search_text;
     sim_message *messages; /* a heap by (at_ms, order) */
     int messages_n, messages_cap;
     sim_worker workers[SIM_WORKERS];
@@ -71,19 +78,37 @@ typedef struct sim {
     int64_t jobs_cap, counted, open_jobs, failed_jobs, noop_jobs;
     struct sim_move {
         int64_t job;
-        int from, to;
-    } * moves; /* of the turn in progress */
-    int moves_n, moves_cap, moves_before_reload;
+        int from, to, set;
+    } * moves, *doubt; /* of the turn in progress; of turns whose commit failed, since the last that did not */
+    int moves_n, moves_cap, moves_before_reload, doubt_n, doubt_cap, doubt_sets;
+    uint8_t *found; /* states by job, as a crash left them */
     struct sim_accepted {
         int64_t job, attempt;
     } * accepted;
     int accepted_n, accepted_cap;
+    struct sim_finish { /* delivered to the coordinator in this turn */
+        int64_t job, attempt;
+        uint8_t uid[16];
+    } * finishes;
+    int finishes_n, finishes_cap;
+    double used_ms[SIM_SEARCHES]; /* worker time by search, of this run */
     dm_map accepted_by_job, versions;
 } sim;
 
 void sim_note_accepted(sim *s, int64_t job, int64_t attempt);
 void sim_check_weights(sim *s, const Espalier__Wire__Granted *g);
 const char *sim_put_version(void *ctx, const char *seed);
+
+/* What the client submits: search i's text, user and when. Searches 0 and 1 have one text, so their weights are the same versions. */
+const char *sim_search_text(int i);
+const char *sim_search_user(int i);
+void sim_broken(const sim *s, const char *what, int64_t a, int64_t b);
+/* simulate.c: what leaves the coordinator, and what reaches it. */
+void sim_check_reply(sim *s, const dm_to_peer *m);
+void sim_note_finish(sim *s, const dm_from_peer *m);
+
+/* lies.c */
+void sim_spoil(sim *s, work_result *r, int kind); /* makes it wrong in shape or in number: never to be believed */
 
 /* peers.c */
 void sim_peers_start(sim *s);

@@ -1,0 +1,53 @@
+/* Results of a worker that is broken or bad: right in form, wrong in a way that the coordinator can see. */
+#include <math.h>
+#include <string.h>
+
+#include "tests/simulate/world.h"
+
+static void spoil_training(sim *s, dm_job_result *r)
+{
+    static char nowhere[] = "0000000000000000000000000000000000000000000000000000000000000000", junk[] = "junk";
+    switch (es_rng_below(&s->rng, 5)) {
+    case 0: r->weights = nowhere; break;
+    case 1: r->weights = junk; break;
+    case 2: r->step += 1000000; break;
+    case 3: r->step = 0, r->steps = 0; break;
+    default: r->steps = 0; break;
+    }
+}
+
+static void spoil_evaluations(sim *s, work_result *w)
+{
+    dm_job_result *r = &w->result;
+    size_t i = es_rng_below(&s->rng, (uint32_t)r->n_evaluations);
+    static char other[] = "another architecture";
+    switch (es_rng_below(&s->rng, 5)) {
+    case 0: r->n_evaluations--; break;
+    case 1: w->evaluation[i].architecture = other; break;
+    case 2: w->evaluation[i].correct = w->evaluation[i].samples + 1; break;
+    case 3: w->evaluation[i].samples = w->evaluation[i].correct = 0; break;
+    default: r->n_evaluations = 0; break;
+    }
+}
+
+static void spoil_latencies(sim *s, work_result *w)
+{
+    static const double nonsense[] = {-1, 0, NAN, INFINITY};
+    size_t i = es_rng_below(&s->rng, (uint32_t)w->result.n_latencies);
+    if (es_rng_below(&s->rng, 3) == 0)
+        w->result.n_latencies = 0;
+    else
+        w->latency[i].median_ms = nonsense[es_rng_below(&s->rng, 4)];
+}
+
+void sim_spoil(sim *s, work_result *w, int kind)
+{
+    if (kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET)
+        spoil_training(s, &w->result);
+    else if (w->result.n_evaluations > 0)
+        spoil_evaluations(s, w);
+    else if (w->result.n_latencies > 0)
+        spoil_latencies(s, w);
+    else if (w->result.n_exported > 0)
+        w->result.n_exported--;
+}
