@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The training rows of the GPU table beside PyTorch, on one GPU; one JSON line per measurement, ours first.
+# The rows of the GPU table beside PyTorch, on one GPU; one JSON line per measurement, ours first.
 #   TORCH_TWIN=path/to/torch_supernet.py tests/bench/compare_gpu.sh [BUILD] [DEVICE]
 # TORCH_TWIN defaults to bench/torch_supernet.py under ESPALIER_SHARED (default ../shared); without it only our rows are printed.
 set -euo pipefail
@@ -19,3 +19,6 @@ for arch in max min; do
     ours --workload mbconv224 --batch 128 --single "$arch" --steps 10 --warmup 5
     torch --workload mbconv224 --batch 128 --mode single --arch "$arch" --steps 10 --warmup 5
 done
+echo "subnet evaluation, mbconv32, 2,048 calibration + 10,000 test images"
+"$build/tests/bench/bench_evaluate" --space mbconv32 --device "$device" --batch 512 --subnets 8
+torch --workload mbconv32 --mode eval --batch 512 --subnets 8
