@@ -5,8 +5,9 @@
 #include "base/arena.h"
 #include "supernet/stream.h"
 
-/* Pixels in a batch: what fills a GPU, and what a processor's memory takes. */
-enum { CALIBRATION_PIXELS = 256 * 32 * 32, GPU_PIXELS = 2048 * 32 * 32 };
+/* Pixels in a batch: what a processor's memory takes, and for each 16 GiB of a GPU's memory what it can score at a time. Late stages are small: the fewer launches the
+ * better. */
+enum { CALIBRATION_PIXELS = 256 * 32 * 32, GPU_PIXELS = 2048 * 32 * 32, GPU_SHARE_GIB = 16 };
 static const size_t HOST_KEEP_MAX = (size_t)512 << 20, DEVICE_KEEP_MAX = (size_t)16 << 30;
 
 static int batch_of(const sn_trainer *t, int pixels, int least, int most)
@@ -28,8 +29,12 @@ static int scoring_batch(const sn_trainer *t)
 {
     if (sn_space_tokens(t->file->space))
         return t->file->supernet.batch < SN_EVAL_BATCH ? t->file->supernet.batch : SN_EVAL_BATCH;
-    return kn_device_backend(t->dev) == KN_BACKEND_CUDA ? batch_of(t, GPU_PIXELS, SN_EVAL_BATCH, 1 << 16)
-                                                        : SN_EVAL_BATCH;
+    size_t free_bytes = 0, total = 0;
+    es_error none;
+    if (kn_device_backend(t->dev) != KN_BACKEND_CUDA || kn_device_memory(t->dev, &free_bytes, &total, &none) != ES_OK)
+        return SN_EVAL_BATCH;
+    int shares = (int)(total >> 30) / GPU_SHARE_GIB; /* of all its memory: the batch must not depend on the hour */
+    return batch_of(t, GPU_PIXELS * (shares < 1 ? 1 : shares > 16 ? 16 : shares), SN_EVAL_BATCH, 1 << 16);
 }
 
 /* Whole batches of one size; none where there is no batch norm. */

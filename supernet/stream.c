@@ -28,9 +28,11 @@ struct sn_stream {
     int kept_n, first_kept; /* from first_kept on: to be filled by this subnet */
     sn_batches batches[2];
     sn_split split;
-    const sn_link *links; /* of the subnet in hand */
-    int n, from;          /* links; the first that is computed */
-    es_hash *prefix;      /* of the subnet before */
+    const sn_link *links; /* of the subnet in hand, as are arch and flags */
+    const sr_arch *arch;
+    const uint8_t *flags;
+    int n, from;     /* links; the first that is computed */
+    es_hash *prefix; /* of the subnet before */
     int prefix_n;
     int64_t links_run;
 };
@@ -153,18 +155,21 @@ static es_status plan_link(sn_trainer *t, const sr_arch *a, const uint8_t *flags
     return ES_OK;
 }
 
-static es_status plan_links(sn_trainer *t, const sr_arch *a, const uint8_t *flags, es_error *err)
+/* A pass is planned right before it is first queued: while the host plans scoring, a device works on calibration. */
+static es_status plan_links(sn_trainer *t, int pass, int batch, es_error *err)
+{
+    sn_stream *s = t->stream;
+    for (int k = s->from; k < s->n && batch > 0; k++)
+        ES_RETURN(plan_link(t, s->arch, s->flags, k, pass, batch, err));
+    return ES_OK;
+}
+
+static es_status reserve_swap(sn_trainer *t, es_error *err)
 {
     sn_stream *s = t->stream;
     const sn_batches *c = &s->batches[CALIBRATE], *b = &s->batches[SCORE];
     size_t need = 0;
     for (int k = s->from; k < s->n; k++) {
-        if (c->count > 0)
-            ES_RETURN(plan_link(t, a, flags, k, CALIBRATE, c->size, err));
-        if (b->count > 0)
-            ES_RETURN(plan_link(t, a, flags, k, SCORE, b->size, err));
-        if (b->count > 0 && b->last != b->size)
-            ES_RETURN(plan_link(t, a, flags, k, SCORE_LAST, b->last, err));
         size_t bytes = link_bytes(t, &s->links[k], c->size > b->size ? c->size : b->size);
         need = bytes > need && k + 1 < s->n ? bytes : need;
     }
@@ -228,7 +233,9 @@ es_status sn_stream_load(sn_trainer *t, const sr_arch *a, const uint8_t *flags, 
         s->prefix[k] = links[k].prefix;
     s->prefix_n = n;
     s->links_run += n - s->from;
-    return plan_links(t, a, flags, err);
+    s->arch = a;
+    s->flags = flags;
+    return reserve_swap(t, err);
 }
 
 /* The i-th batch of a kind from the first link that is not there yet to the last. */
@@ -257,6 +264,7 @@ static es_status run_batch(sn_trainer *t, int kind, int64_t i, int pass, kn_bind
 es_status sn_stream_calibrate(sn_trainer *t, kn_weights *weights, kn_weights *stats, es_error *err)
 {
     const sn_batches *b = &t->stream->batches[CALIBRATE];
+    ES_RETURN(plan_links(t, CALIBRATE, b->size, err));
     for (int64_t i = 0; i < b->count; i++) {
         sn_batch in;
         ES_RETURN(sn_loader_calibration(t->loader, i * b->size, b->size, &in, err));
@@ -274,6 +282,8 @@ es_status sn_stream_calibrate(sn_trainer *t, kn_weights *weights, kn_weights *st
 es_status sn_stream_score(sn_trainer *t, kn_weights *weights, kn_weights *stats, float *scores, es_error *err)
 {
     const sn_batches *b = &t->stream->batches[SCORE];
+    ES_RETURN(plan_links(t, SCORE, b->size, err));
+    ES_RETURN(plan_links(t, SCORE_LAST, b->last == b->size ? 0 : b->last, err));
     for (int64_t i = 0; i < b->count; i++) {
         bool last = i + 1 == b->count && b->last != b->size;
         sn_batch in;

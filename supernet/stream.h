@@ -2,7 +2,7 @@
  *
  *     sn_stream_begin(t, batches, budget, stats, err);
  *     for each subnet, in an order in which common prefixes lie together:
- *         sn_stream_load(t, arch, flags, links, n, err);                  // plans of its links; those it shares with the one before are kept
+ *         sn_stream_load(t, arch, flags, links, n, err);                  // which links are new; plans of those it shares with the one before are kept
  *         sn_stream_calibrate(t, weights, stats, err);                    // every calibration batch through the links
  *         sn_stream_score(t, weights, stats, scores, err);                // every batch of the split; two sums a batch into device memory
  *
@@ -30,7 +30,7 @@ void sn_stream_destroy(sn_stream **s, kn_device *dev);
 /* calibration.count 0: no batch norms. scoring.count 0: only calibration. keep_bytes: memory for kept values, 0 for none. */
 es_status sn_stream_begin(sn_trainer *t, const sn_batches *calibration, const sn_batches *scoring, sn_split split,
                           size_t keep_bytes, es_error *err) ES_MUST_CHECK;
-/* The links are borrowed until the next subnet's. keep: one bit behind each link, where its values shall be kept if they fit (NULL: nowhere). */
+/* Architecture, flags and links are borrowed until the next subnet's. keep: one bit behind each link, where its values shall be kept if they fit (NULL: nowhere). */
 es_status sn_stream_load(sn_trainer *t, const sr_arch *a, const uint8_t *flags, const sn_link *links, int n,
                          const bool *keep, es_error *err) ES_MUST_CHECK;
 es_status sn_stream_calibrate(sn_trainer *t, kn_weights *weights, kn_weights *stats, es_error *err) ES_MUST_CHECK;

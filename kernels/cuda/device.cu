@@ -116,12 +116,13 @@ static es_status begin(kn_device *d, kn_plan *p, const float *host_scalars, cons
 {
     kn_cuda_device *dev = self(d);
     scalar_values s;
-    (void)p;
     kn_cuda_blends_forget(dev); /* a run that failed may have left some */
+    *scalars = dev->scalars;
+    if (!p->used[KN_BASE_SCALARS])
+        return ES_OK;
     memcpy(s.v, host_scalars, sizeof s.v);
     scalars_kernel<<<1, KN_SCALARS, 0, dev->stream>>>(dev->scalars, s);
     KN_LAUNCHED("scalars");
-    *scalars = dev->scalars;
     return ES_OK;
 }
 
