@@ -14,6 +14,8 @@ es_status kn_cuda_open(int index, kn_device **out, es_error *err)
         err, ES_UNSUPPORTED, "device cuda",
         "this build has no CUDA: install nvcc, cuBLASLt, cuDNN and NCCL and configure with -DESPALIER_CUDA=ON");
 }
+
+int kn_device_gpus(void) { return 0; }
 #endif
 
 /* The number after "prefix:", or `missing` when there is none. */

@@ -24,6 +24,7 @@ typedef enum kn_backend { KN_BACKEND_REFERENCE, KN_BACKEND_CPU, KN_BACKEND_CUDA,
 typedef struct kn_device kn_device;
 
 es_status kn_device_open(const char *name, kn_device **out, es_error *err) ES_MUST_CHECK;
+int kn_device_gpus(void); /* visible ones: cuda:0 and on; 0 in a build without CUDA */
 void kn_device_close(kn_device **dev);
 /* From here on the calling thread uses this device: every thread but the one that opened it says so first. */
 es_status kn_device_enter(kn_device *dev, es_error *err) ES_MUST_CHECK;

@@ -171,6 +171,7 @@ es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, es_error *err)
             err, ES_NO_MEMORY, kn_device_name(t->dev),
             "a step with %d samples needs %zu MiB of workspace, %zu MiB are free: choose a smaller supernet.batch",
             sn_trainer_batch(t), need >> 20, free_bytes >> 20);
+    t->workspace_bytes = 0; /* what there was is gone even when the larger one cannot be had */
     ES_RETURN(kn_workspace_reserve(t->ws, need, err));
     t->workspace_bytes = need;
     return ES_OK;

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "worker/devices.h"
 #include "worker/loglines.h"
 
 #include <errno.h>
@@ -26,7 +27,8 @@ static const char help[] =
     "It connects, and connects again whenever the coordinator was away. SIGTERM hands the job "
     "in hand back and ends it.\n"
     "\n"
-    "  --device NAME       cpu, cpu:THREADS, cuda:NUMBER (default cpu)\n"
+    "  --device NAME       cpu, cpu:THREADS, cuda:NUMBER (default cpu); several with commas, or auto for\n"
+    "                      every GPU: a process each, started again when it dies\n"
     "  --name NAME         shown to people (default host:pid:device)\n"
     "  --cache DIR         keep fetched weights here, so that they are fetched once\n"
     "  --cache-size BYTES  at most so much (default 2G)\n"
@@ -175,19 +177,27 @@ int main(int argc, char **argv)
         fprintf(stderr, "espalier-worker: libsodium does not start\n");
         return EXIT_FAILURE;
     }
+    es_error err = {0};
+    wk_devices devices;
+    char line[700];
+    if (wk_devices_read(a.o.device, &devices, &err) != ES_OK) {
+        fprintf(stderr, "espalier-worker: %s\n", es_error_line(&err, line, sizeof line));
+        return EXIT_USAGE;
+    }
+    if (devices.n > 1)
+        return wk_devices_run(&devices, argc, argv);
+    a.o.device = devices.name[0];
     int signals = stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
-    es_error err = {0};
     es_status s = es_file_limit(DESCRIPTORS, &err);
     if (s == ES_OK)
         s = wk_run(&a.o, signals, &err);
     if (s == ES_OK)
         return EXIT_SUCCESS;
-    char line[700];
     fprintf(stderr, "espalier-worker: %s\n", es_error_line(&err, line, sizeof line));
     return s == ES_INVALID ? EXIT_USAGE : EXIT_FAILURE;
 }

@@ -184,6 +184,15 @@ static es_status open_parts(kn_cuda_device *dev, es_error *err)
     return ES_OK;
 }
 
+extern "C" int kn_device_gpus(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess)
+        return count;
+    cudaGetLastError();
+    return 0;
+}
+
 extern "C" es_status kn_cuda_open(int index, kn_device **out, es_error *err)
 {
     int count = 0;
