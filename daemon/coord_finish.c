@@ -57,10 +57,13 @@ es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const 
     return dm_event_end(c, &e, err);
 }
 
-static es_status worker_failed_again(dm_coord *c, dm_worker *w, const char *code, es_error *err)
+static es_status worker_failed_again(dm_coord *c, const dm_lease *l, const char *code, es_error *err)
 {
+    dm_worker *w = l->worker;
     if (code_is_final(code)) /* the job's fault, not the worker's */
         return ES_OK;
+    if (strcmp(code, "no-memory") == 0 && w->memory_bytes && (uint64_t)l->memory_bytes > w->memory_bytes)
+        return ES_OK; /* nor is it to blame for a job that was predicted not to fit */
     w->fails_in_row++;
     if (c->o.drain_after == 0 || w->fails_in_row < c->o.drain_after || w->drained[0])
         return ES_OK;
@@ -115,7 +118,7 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
     ES_RETURN(dm_attempt_insert(c->store, &a, err));
     if (!lost) {
         l->failures++;
-        ES_RETURN(worker_failed_again(c, l->worker, code, err));
+        ES_RETURN(worker_failed_again(c, l, code, err));
     }
     bool gone = lost ? c->o.losses_max && l->losses >= c->o.losses_max
                      : l->failures >= c->o.failures_max || code_is_final(code);
