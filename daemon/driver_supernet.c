@@ -222,6 +222,9 @@ static es_status done_latency(dm_search *s, const dm_job_row *j, const dm_job_sp
     }
     for (size_t i = 0; i < r->n_latencies; i++) {
         const Espalier__Wire__Latency *l = r->latencies[i];
+        char machine[400];
+        snprintf(machine, sizeof machine, "%.200s%s%.150s", l->machine_kind, l->clocks && l->clocks[0] ? "; " : "",
+                 l->clocks ? l->clocks : "");
         dm_result row = {.weights = "",
                          .split = DM_SPLIT_NONE,
                          .measure = DM_MEASURE_LATENCY,
@@ -231,7 +234,7 @@ static es_status done_latency(dm_search *s, const dm_job_row *j, const dm_job_sp
                          .low = l->low_ms,
                          .high = l->high_ms,
                          .samples = l->runs,
-                         .text = l->machine_kind};
+                         .text = machine};
         ES_RETURN(arch_id(s, l->architecture, &row.id, err));
         ES_RETURN(dm_hunt_result(d->hunt, &row, err));
     }

@@ -6,6 +6,7 @@
 #ifndef KN_DEVICE_INTERNAL_H
 #define KN_DEVICE_INTERNAL_H
 
+#include "kernels/clocks.h"
 #include "kernels/device.h"
 #include "kernels/images.h"
 #include "kernels/ops.h"
@@ -39,6 +40,7 @@ typedef struct kn_device_vt {
     es_status (*begin)(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err);
     /* Batches of a data set in the device's memory. NULL: they are made on the host. */
     es_status (*images)(kn_device *d, const kn_images *im, es_error *err);
+    void (*clocks)(kn_device *d, kn_clocks *out); /* NULL: the processor's */
 } kn_device_vt;
 
 struct kn_device {

@@ -24,6 +24,7 @@
 #ifndef SN_TRAIN_H
 #define SN_TRAIN_H
 
+#include "kernels/clocks.h"
 #include "kernels/plan.h"
 #include "supernet/data.h"
 #include "supernet/net.h"
@@ -115,7 +116,8 @@ void sn_trainer_exact(sn_trainer *t);
 typedef struct sn_latency {
     double median_ms, low_ms, high_ms;
     int runs;
-} sn_latency; /* low, high: quartiles; one image a run */
+    kn_clocks clocks; /* of the device, right after the last run */
+} sn_latency;         /* low, high: quartiles; one image a run */
 es_status sn_measure_latency(sn_trainer *t, const sr_arch *a, sn_latency *out, es_error *err) ES_MUST_CHECK;
 
 /* A subnet cut out to stand alone: dense tensors with its own recalibrated statistics; runs on the net of sn_space_fix with the same outputs bit for bit. Kind "subnet";

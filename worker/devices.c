@@ -117,7 +117,7 @@ static void start(child *c, int argc, char **argv, int64_t now)
         _exit(EXIT_FAILURE);
     }
     if (c->pid < 0) {
-        es_log(ES_LOG_ERROR, "cannot start a process for %s: %s", c->device, strerror(errno));
+        es_log(ES_LOG_ERROR, "cannot start a process for %s: %m", c->device);
         c->pid = 0;
         c->due_ms = now + c->wait_ms;
     }

@@ -1,6 +1,8 @@
 /* The time of one forward pass per architecture, alone on this device. Weights do not change it, so the trainer's own are used as they are. */
 #include "worker/job.h"
 
+#include "base/log.h"
+
 #include <stdlib.h>
 
 es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err)
@@ -31,7 +33,10 @@ es_status wk_run_measure_latency(wk_job *j, dm_job_result *r, es_error *err)
         out->high_ms = l.high_ms;
         out->runs = (uint32_t)l.runs;
         out->machine_kind = es_arena_strdup(j->arena, kn_device_model(j->dev));
+        out->clocks = es_arena_strdup(j->arena, l.clocks.text);
         r->latencies[r->n_latencies++] = out;
+        es_log(ES_LOG_DEBUG, "latency %s: %.4f ms (%.4f to %.4f, %d runs) at %s", out->architecture, l.median_ms,
+               l.low_ms, l.high_ms, l.runs, l.clocks.text[0] ? l.clocks.text : "unknown clocks");
         j->tell(j->ctx, i + 1, n, 0, 0);
     }
 fail:

@@ -143,6 +143,8 @@ static void close_device(kn_device *d)
     free(dev);
 }
 
+static void clocks(kn_device *d, kn_clocks *out) { kn_cuda_clocks(self(d)->index, out); }
+
 static const kn_device_vt vtable = {
     /* kernels */ kn_cuda_kernels,
     close_device,
@@ -161,6 +163,7 @@ static const kn_device_vt vtable = {
     kn_cuda_store,
     begin,
     kn_cuda_images,
+    clocks,
 };
 
 static es_status open_parts(kn_cuda_device *dev, es_error *err)

@@ -256,6 +256,10 @@ START_TEST(latency_is_measured)
         ck_assert_double_gt(ms.low_ms, 0);
         ck_assert_double_le(ms.low_ms, ms.median_ms);
         ck_assert_double_le(ms.median_ms, ms.high_ms);
+        fprintf(stderr, "clocks: %s\n", ms.clocks.text[0] ? ms.clocks.text : "unknown");
+        ck_assert_int_eq(ms.clocks.mhz > 0, ms.clocks.text[0] != 0);
+        if (ms.clocks.most_mhz > 0)
+            ck_assert_int_le(ms.clocks.mhz, 2 * ms.clocks.most_mhz);
         sn_trainer_destroy(&t);
         lab_destroy(&l);
     }
