@@ -80,6 +80,13 @@ void dm_coord_deliver_as(dm_coord *c, const dm_addr *from, const dm_who *who, co
 int dm_coord_turn(dm_coord *c);
 /* The state of the last turn: ES_OK, or why nothing can be acknowledged now (disk full ...). */
 es_status dm_coord_health(const dm_coord *c, es_error *err);
+/* A question of schemas/status.md, between turns. *json is the caller's; ES_NOT_FOUND, ES_BUSY, ES_UNSUPPORTED ... with the reason. */
+typedef struct dm_question {
+    const char *what;
+    uint64_t search, job;
+    int64_t limit, after;
+} dm_question;
+es_status dm_coord_ask(dm_coord *c, const dm_question *q, char **json, es_error *err) ES_MUST_CHECK;
 /* Appends the coordinator's numbers in Prometheus' text format. */
 es_status dm_coord_metrics(dm_coord *c, es_str *out, es_error *err) ES_MUST_CHECK;
 /* Answers a request that took longer than a turn: Done with how->text, or Error when how->code says so. Leaves with the next turn. */

@@ -13,13 +13,15 @@ enum {
     SHOW_DEFAULT = 1000,
     SHOW_MAX = 4000,
     LOGS_MAX = 200,
+    CURVE_DEFAULT = 2000,
+    CURVE_MAX = 10000,
     LOG_BYTES = 600 << 10
 };
 
 typedef struct query {
     dm_coord *c;
     es_json j;
-    const Espalier__Wire__Query *m;
+    const dm_question *m;
     es_status status; /* of a row function */
     es_error *err;
 } query;
@@ -441,7 +443,7 @@ static es_status query_status(query *q, es_error *why)
     return ES_OK;
 }
 
-static es_status query_result(dm_coord *c, const Espalier__Wire__Query *m, char **json, es_error *why)
+static es_status query_result(dm_coord *c, const dm_question *m, char **json, es_error *why)
 {
     dm_search_row r;
     ES_RETURN(dm_search_get(c->store, (int64_t)m->search, &r, why));
@@ -456,43 +458,112 @@ static es_status query_result(dm_coord *c, const Espalier__Wire__Query *m, char 
     return s;
 }
 
+/* ---- for the page: one job, and curves */
+
+static es_status query_job(query *q, es_error *why)
+{
+    dm_job_row r;
+    ES_RETURN(dm_job_get(q->c->store, (int64_t)q->m->job, &r, why));
+    es_json_i64(&q->j, "search", r.search);
+    es_json_array(&q->j, "jobs"); /* of one: the same form as in `show` */
+    show_job(q, &r);
+    es_json_end(&q->j);
+    dm_job_row_free(&r);
+    ES_RETURN(q->status);
+    ES_RETURN(query_why(q, why));
+    es_json_array(&q->j, "logs");
+    ES_RETURN(dm_attempt_each(q->c->store, (int64_t)q->m->job, logs_row, q, q->err));
+    es_json_end(&q->j);
+    return q->status;
+}
+
+static bool curve_loss(void *ctx, int64_t job, int64_t step, double loss)
+{
+    es_json *j = &((query *)ctx)->j;
+    es_json_array(j, NULL);
+    es_json_i64(j, NULL, job);
+    es_json_i64(j, NULL, step);
+    es_json_f64(j, NULL, loss);
+    es_json_end(j);
+    return true;
+}
+
+static bool curve_value(void *ctx, int64_t ticket, double value, int64_t params, int64_t macs)
+{
+    es_json *j = &((query *)ctx)->j;
+    es_json_array(j, NULL);
+    es_json_i64(j, NULL, ticket);
+    es_json_f64(j, NULL, value);
+    es_json_i64(j, NULL, params);
+    es_json_i64(j, NULL, macs);
+    es_json_end(j);
+    return true;
+}
+
+static es_status query_curves(query *q, es_error *why)
+{
+    dm_search_row r;
+    int64_t id = (int64_t)q->m->search, most = limit_of(q, CURVE_DEFAULT, CURVE_MAX);
+    ES_RETURN(dm_search_get(q->c->store, id, &r, why));
+    dm_search_row_free(&r);
+    es_json_i64(&q->j, "search", id);
+    es_json_array(&q->j, "loss"); /* [job, step, loss] */
+    ES_RETURN(dm_curve_loss(q->c->store, id, most, curve_loss, q, q->err));
+    es_json_end(&q->j);
+    es_json_array(&q->j, "evaluations"); /* [ticket, accuracy, params, macs] */
+    ES_RETURN(dm_curve_values(q->c->store, id, (int64_t)q->m->after, most, curve_value, q, q->err));
+    es_json_end(&q->j);
+    return ES_OK;
+}
+
 static const struct {
     const char *what;
     es_status (*fn)(query *q, es_error *why);
-} queries[] = {{"list", query_list}, {"show", query_show}, {"pareto", query_pareto}, {"workers", query_workers},
-               {"logs", query_logs}, {"why", query_why},   {"status", query_status}};
+} queries[] = {{"list", query_list},       {"show", query_show}, {"pareto", query_pareto},
+               {"workers", query_workers}, {"logs", query_logs}, {"why", query_why},
+               {"status", query_status},   {"job", query_job},   {"curves", query_curves}};
+
+es_status dm_coord_ask(dm_coord *c, const dm_question *m, char **json, es_error *err)
+{
+    *json = NULL;
+    if (!c->loaded)
+        return es_fail(err, c->health, c->health_err.where, "%s", c->health_err.text);
+    if (strcmp(m->what, "result") == 0)
+        return query_result(c, m, json, err);
+    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
+        if (strcmp(m->what, queries[i].what) != 0)
+            continue;
+        query q = {.c = c, .m = m, .err = err};
+        es_json_begin(&q.j, 0);
+        es_json_object(&q.j, NULL);
+        es_status s = queries[i].fn(&q, err);
+        if (s != ES_OK) {
+            es_json_free(&q.j);
+            return s;
+        }
+        es_json_end(&q.j);
+        *json = es_json_finish(&q.j);
+        return ES_OK;
+    }
+    return es_fail(err, ES_UNSUPPORTED, "query.what",
+                   "is \"%.40s\", allowed are list, show, pareto, workers, logs, why, result, status, job, curves",
+                   m->what);
+}
 
 /* Questions are for people: whatever goes wrong is the answer, and the turn goes on. */
 es_status dm_on_query(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Query *m, es_error *err)
 {
     (void)err;
     es_error why = {.code = ES_OK};
-    const char *what = m->what ? m->what : "";
-    if (strcmp(what, "result") == 0) {
-        char *json = NULL;
-        if (query_result(c, m, &json, &why) == ES_OK)
-            dm_coord_json(c, from, id, json);
-        else
-            dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
-    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
-        if (strcmp(what, queries[i].what) != 0)
-            continue;
-        query q = {.c = c, .m = m, .err = &why};
-        es_json_begin(&q.j, 0);
-        es_json_object(&q.j, NULL);
-        if (queries[i].fn(&q, &why) == ES_OK) {
-            es_json_end(&q.j);
-            dm_coord_json(c, from, id, es_json_finish(&q.j));
-        } else {
-            es_json_free(&q.j);
-            dm_coord_refuse(c, from, id, &why);
-        }
-        return ES_OK;
-    }
-    es_fail(&why, ES_UNSUPPORTED, "query.what",
-            "is \"%.40s\", allowed are list, show, pareto, workers, logs, why, result, status", what);
-    dm_coord_refuse(c, from, id, &why);
+    char *json;
+    dm_question q = {.what = m->what ? m->what : "",
+                     .search = m->search,
+                     .job = m->job,
+                     .limit = m->limit,
+                     .after = (int64_t)m->after};
+    if (dm_coord_ask(c, &q, &json, &why) == ES_OK)
+        dm_coord_json(c, from, id, json);
+    else
+        dm_coord_refuse(c, from, id, &why);
     return ES_OK;
 }

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/str.h"
+#include "daemon/http_api.h"
 
 struct dm_http {
     struct MHD_Daemon *daemon;
@@ -16,7 +17,10 @@ struct dm_http {
     dm_http_rule rule;
     char *metrics, *sick; /* NULL: well */
     char address[64];
+    dm_http_api *api;
 };
+
+extern const char *const dm_page_html[]; /* page/index.html */
 
 static enum MHD_Result http_reply(struct MHD_Connection *con, unsigned code, const char *type, const char *text)
 {
@@ -26,6 +30,11 @@ static enum MHD_Result http_reply(struct MHD_Connection *con, unsigned code, con
         return MHD_NO;
     MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    /* The page brings everything with it, and talks to nobody but this address. */
+    MHD_add_response_header(r, "Content-Security-Policy",
+                            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src "
+                            "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
     if (code == MHD_HTTP_UNAUTHORIZED)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"espalier\"");
     enum MHD_Result ok = MHD_queue_response(con, code, r);
@@ -40,7 +49,6 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
     (void)version;
     (void)upload;
     (void)upload_n;
-    (void)state;
     dm_http_ask ask = {.method = method,
                        .path = url,
                        .host = MHD_lookup_connection_value(con, MHD_HEADER_KIND, "Host"),
@@ -51,8 +59,12 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
     if (refused)
         return http_reply(con, refused, "text/plain", why);
     bool metrics = strcmp(url, "/metrics") == 0;
+    if (dm_http_api_takes(url))
+        return dm_http_api_request(h->api, con, url, state);
+    if (strcmp(url, "/") == 0)
+        return http_reply(con, MHD_HTTP_OK, "text/html; charset=utf-8", dm_page_html[0]);
     if (!metrics && strcmp(url, "/healthz") != 0)
-        return http_reply(con, MHD_HTTP_NOT_FOUND, "text/plain", "/metrics and /healthz are served here\n");
+        return http_reply(con, MHD_HTTP_NOT_FOUND, "text/plain", "/, /api, /metrics and /healthz are served here\n");
     pthread_mutex_lock(&h->lock);
     char *text = es_xstrdup(metrics ? h->metrics ? h->metrics : "" : h->sick ? h->sick : "ok\n");
     bool sick = !metrics && h->sick;
@@ -62,6 +74,17 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
     free(text);
     return ok;
 }
+
+static void http_ended(void *ctx, struct MHD_Connection *con, void **state, enum MHD_RequestTerminationCode how)
+{
+    (void)ctx;
+    (void)con;
+    (void)how;
+    dm_http_api_ended(state);
+}
+
+int dm_http_questions_fd(const dm_http *h) { return dm_http_api_fd(h->api); }
+void dm_http_answer(dm_http *h, dm_coord *coord) { dm_http_api_answer(h->api, coord); }
 
 static es_status http_parse(const char *address, struct sockaddr_in *out, es_error *err)
 {
@@ -87,10 +110,12 @@ es_status dm_http_start(const char *address, const dm_http_rule *rule, dm_http *
     dm_http *h = es_xcalloc(1, sizeof *h);
     pthread_mutex_init(&h->lock, NULL);
     h->rule = *rule;
-    h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD, 0, NULL, NULL, http_request, h, MHD_OPTION_SOCK_ADDR,
-                                 &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT, 10u,
-                                 MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                 (size_t)16384, MHD_OPTION_END);
+    h->api = dm_http_api_new();
+    h->daemon =
+        MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, http_request, h,
+                         MHD_OPTION_SOCK_ADDR, &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT,
+                         10u, MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)16384, MHD_OPTION_NOTIFY_COMPLETED, http_ended, NULL, MHD_OPTION_END);
     if (!h->daemon) {
         dm_http_stop(&h);
         return es_fail(err, ES_BUSY, address,
@@ -123,8 +148,10 @@ void dm_http_stop(dm_http **ph)
     dm_http *h = *ph;
     if (!h)
         return;
+    dm_http_api_close(h->api); /* nothing may be suspended when it stops */
     if (h->daemon)
         MHD_stop_daemon(h->daemon);
+    dm_http_api_free(&h->api);
     pthread_mutex_destroy(&h->lock);
     free(h->metrics);
     free(h->sick);

@@ -413,13 +413,17 @@ es_status dm_server_run(dm_server *s, int signal_fd, es_error *err)
             es_log(ES_LOG_INFO, "ends: asked by an operator");
             return ES_OK;
         }
-        zmq_pollitem_t items[] = {{.socket = s->router, .events = ZMQ_POLLIN}, {.fd = signal_fd, .events = ZMQ_POLLIN}};
-        if (zmq_poll(items, 2, wait) < 0 && errno != EINTR)
+        zmq_pollitem_t items[] = {{.socket = s->router, .events = ZMQ_POLLIN},
+                                  {.fd = signal_fd, .events = ZMQ_POLLIN},
+                                  {.fd = s->http ? dm_http_questions_fd(s->http) : -1, .events = ZMQ_POLLIN}};
+        if (zmq_poll(items, s->http ? 3 : 2, wait) < 0 && errno != EINTR)
             return es_fail(err, ES_IO, "control", "%s", zmq_strerror(errno));
         if ((items[1].revents & ZMQ_POLLIN) && server_signalled(s, signal_fd)) {
             es_log(ES_LOG_INFO, "ends: asked by a signal");
             return ES_OK;
         }
+        if (s->http && (items[2].revents & ZMQ_POLLIN))
+            dm_http_answer(s->http, s->coord);
         server_receive(s);
     }
 }

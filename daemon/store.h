@@ -242,6 +242,15 @@ es_status dm_result_get(dm_store *st, int64_t search, const es_id *id, const cha
 es_status dm_result_each(dm_store *st, int64_t search, bool (*fn)(void *ctx, const dm_result *r), void *ctx,
                          es_error *err) ES_MUST_CHECK;
 
+/* For the page: the loss of each training at its checkpoints, at most `limit` of them, spread evenly, by job and step. */
+es_status dm_curve_loss(dm_store *st, int64_t search, int64_t limit,
+                        bool (*fn)(void *ctx, int64_t job, int64_t step, double loss), void *ctx,
+                        es_error *err) ES_MUST_CHECK;
+/* What candidates scored on the validation set, by ticket, from `from` on. */
+es_status dm_curve_values(dm_store *st, int64_t search, int64_t from, int64_t limit,
+                          bool (*fn)(void *ctx, int64_t ticket, double value, int64_t params, int64_t macs), void *ctx,
+                          es_error *err) ES_MUST_CHECK;
+
 /* ---- workers, events, tokens ------------------------------------------------------------------------------------------- */
 
 typedef struct dm_worker_row {

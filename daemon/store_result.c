@@ -215,3 +215,48 @@ es_status dm_enqueue_insert(dm_store *st, const char *token, int64_t search, es_
 {
     return dm_db_run(st->db, "INSERT INTO enqueue (token, search) VALUES (?, ?)", err, "si", token, search);
 }
+
+/* ---- curves */
+
+es_status dm_curve_loss(dm_store *st, int64_t search, int64_t limit,
+                        bool (*fn)(void *ctx, int64_t job, int64_t step, double loss), void *ctx, es_error *err)
+{
+    int64_t total;
+    dm_stmt *q;
+    es_status s = ES_OK;
+    bool more = true;
+    ES_RETURN(dm_db_get_i64(st->db, &total,
+                            "SELECT count(*) FROM job AS j JOIN checkpoint AS c ON c.job = j.id WHERE j.search = ? AND"
+                            " j.key IS NOT NULL",
+                            err, "i", search));
+    int64_t every = limit > 0 ? (total + limit - 1) / limit : 1, i = 0;
+    ES_RETURN(dm_db_query(st->db, &q,
+                          "SELECT c.job, c.step, c.loss FROM job AS j JOIN checkpoint AS c ON c.job = j.id WHERE"
+                          " j.search = ? AND j.key IS NOT NULL ORDER BY c.job, c.step",
+                          err, "i", search));
+    for (; more && (s = dm_stmt_row(q, err)) == ES_OK; i++)
+        if (every < 2 || i % every == every - 1 || i == total - 1)
+            more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_i64(q, 1), dm_stmt_f64(q, 2));
+    dm_stmt_end(q);
+    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+}
+
+es_status dm_curve_values(dm_store *st, int64_t search, int64_t from, int64_t limit,
+                          bool (*fn)(void *ctx, int64_t ticket, double value, int64_t params, int64_t macs), void *ctx,
+                          es_error *err)
+{
+    dm_stmt *q;
+    es_status s = ES_OK;
+    bool more = true;
+    ES_RETURN(dm_db_query(
+        st->db, &q,
+        "SELECT c.ticket, (SELECT r.value FROM result AS r WHERE r.search = c.search AND r.id = c.id AND r.split = 1 "
+        "AND"
+        " r.measure = 1 AND r.ok = 1 LIMIT 1) AS v, ifnull(c.params, 0), ifnull(c.macs, 0) FROM candidate AS c"
+        " WHERE c.search = ? AND c.ticket >= ? AND v IS NOT NULL ORDER BY c.ticket LIMIT ?",
+        err, "iii", search, from, limit));
+    while (more && (s = dm_stmt_row(q, err)) == ES_OK)
+        more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_f64(q, 1), dm_stmt_i64(q, 2), dm_stmt_i64(q, 3));
+    dm_stmt_end(q);
+    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+}
