@@ -5,7 +5,8 @@
  *     bench_gang --compare one two                                     the weights of two dumps: the largest difference
  *     bench_gang --ranks 2 --device cuda --kill 5                      the last rank dies in that step: the seconds until the others know
  *
- * --device cpu: every rank on a CPU thread of its own; cuda: rank r on cuda:r. --ranks 1 trains alone, without a gang. Random images, made once. One JSON line a run. */
+ * --device cpu: every rank on a CPU thread of its own; cuda: rank r on cuda:r. --ranks 1 trains alone, with --joined as
+ * a gang of one: what the gang itself costs. Random images, made once. One JSON line a run. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
@@ -28,7 +29,7 @@ enum { RANKS_MAX = 64, IMAGES = 10000, IMAGE = 3073 };
 typedef struct options {
     const char *device, *space, *dump;
     int ranks, batch, steps, warmup, kill;
-    bool fp32;
+    bool fp32, joined;
 } options;
 
 /* Shared by the processes. */
@@ -142,7 +143,7 @@ static es_status one_rank(const options *o, int rank, const char *images, const 
     ES_GOTO(sn_trainer_new(file, dev, &t, err));
     if (o->fp32)
         sn_trainer_exact(t);
-    if (o->ranks > 1) {
+    if (o->ranks > 1 || o->joined) {
         double start = now_s();
         const kn_collective_options co = {.rank = rank, .size = o->ranks, .id = id, .meet = rank == 0 ? meet : NULL};
         ES_GOTO(kn_collective_open(dev, &co, &c, err));
@@ -276,6 +277,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--fp32") == 0)
             o.fp32 = true;
+        else if (strcmp(argv[i], "--joined") == 0)
+            o.joined = true;
         else if (i + 1 == argc || !read_option(&o, argv[i], argv[i + 1]))
             return fprintf(stderr, "bench_gang: %s is no option, or lacks its value\n", argv[i]), 2;
         else
