@@ -224,6 +224,26 @@ static bool read_options(const cl_args *a, run *r)
            (!threads || cl_number(a, "--threads", threads, 1, 4096, &r->threads));
 }
 
+/* A search that trains in gangs gets as many workers as a gang has ranks; with fewer it would wait for ever. */
+static es_status enough_workers(run *r, es_error *err)
+{
+    const int ranks =
+        r->file->task == SN_TASK_TABLE || r->file->supernet.method == SN_METHOD_MODULES ? 1 : r->file->gpus;
+    if (ranks <= 1)
+        return ES_OK;
+    if (!cl_value(r->a, "--workers"))
+        r->workers = ranks;
+    if (r->workers < ranks || r->workers > CL_WORKERS_MAX)
+        return es_fail(err, ES_INVALID, "resources.gpus",
+                       "%d ranks need %d workers on this machine: --workers is %d, at most %d", ranks, ranks,
+                       (int)r->workers, CL_WORKERS_MAX);
+    if (strncmp(r->device, "cuda:", 5) == 0)
+        return es_fail(err, ES_INVALID, "--device",
+                       "\"%s\" is one GPU for %d ranks: use --device cuda, which gives every worker its own", r->device,
+                       ranks);
+    return ES_OK;
+}
+
 static int run_run(const cl_args *a)
 {
     es_error err = {0};
@@ -233,6 +253,7 @@ static int run_run(const cl_args *a)
     if (!read_options(a, &r))
         return CL_USAGE;
     ES_GOTO(sn_search_file_load(a->word[0], &r.file, &err));
+    ES_GOTO(enough_workers(&r, &err));
     r.out = es_xstrdup(cl_value(a, "--out") ? cl_value(a, "--out") : r.file->name);
     r.state = path_in(r.out, ".espalier");
     r.identity = path_in(r.state, "search.yaml");
@@ -262,7 +283,7 @@ fail:
 
 static const cl_option options[] = {
     {"--out", "DIR", "where results go (default: the search's name)"},
-    {"--workers", "N", "worker processes (default 1)"},
+    {"--workers", "N", "worker processes (default 1, or as many as `resources.gpus` asks)"},
     {"--threads", "N", "cores for all workers together (default: all)"},
     {"--device", "NAME", "cpu (default), cpu:THREADS, cuda (one GPU a worker), cuda:NUMBER"},
     {"--keep", NULL, "keep the databases in DIR/.espalier after the end"},

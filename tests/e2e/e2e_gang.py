@@ -60,7 +60,7 @@ def two_and_three_ranks_repeat_themselves(rig):
             check(results.setdefault(ranks, result) == result, "%d ranks: the same result twice" % ranks)
     weights = {json.loads(r)["weights"] for r in results.values()}
     check(len(weights) == len(results), "each number of ranks has weights of its own")
-    check(log_lines(rig, "rank=1 of 2") and (len(results) < 3 or log_lines(rig, "rank=2 of 3")), "the workers were ranks")
+    check(log_lines(rig, "gang of 2") and (len(results) < 3 or log_lines(rig, "gang of 3")), "the workers were ranks")
 
 
 def killed_rank_costs_one_slice(rig):
@@ -97,4 +97,15 @@ def stopped_rank_hands_the_gang_back(rig):
     check(finished(rig, search, "stopped") == want, "the same result")
 
 
-main(two_and_three_ranks_repeat_themselves, killed_rank_costs_one_slice, stopped_rank_hands_the_gang_back)
+def one_command_starts_a_worker_for_every_rank(rig):
+    path = gang_search(rig, "run", 2, epochs=2, slice_steps=10)
+    few = rig.client("run", path, "--workers", "1", "--out", rig.path("few"))
+    check(few.returncode != 0 and "2 ranks need 2 workers" in few.stderr, "too few workers are refused: %r" % few.stderr)
+    one = rig.client("run", path, "--device", "cuda:0", "--out", rig.path("one"))
+    check(one.returncode != 0 and "is one GPU for 2 ranks" in one.stderr, "one GPU for two is refused: %r" % one.stderr)
+    rig.good("run", path, "--threads", "2", "--out", rig.path("out"))
+    with open(rig.path("out", "result.json")) as f:
+        check(json.load(f)["weights"], "it trained")
+
+
+main(one_command_starts_a_worker_for_every_rank, two_and_three_ranks_repeat_themselves, killed_rank_costs_one_slice, stopped_rank_hands_the_gang_back)
