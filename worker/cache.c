@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 struct wk_cache {
     int dir;
+    pthread_mutex_t lock; /* of what follows, and of writing: jobs run side by side */
     uint64_t max, bytes;
     bool failing; /* said so already */
 };
@@ -85,6 +87,7 @@ es_status wk_cache_open(const char *dir, uint64_t bytes_max, wk_cache **out, es_
         return s;
     }
     wk_cache *c = es_xcalloc(1, sizeof *c);
+    pthread_mutex_init(&c->lock, NULL);
     c->dir = fd;
     c->max = bytes_max;
     trim(c, c->max);
@@ -97,6 +100,7 @@ void wk_cache_close(wk_cache **c)
     if (!*c)
         return;
     close((*c)->dir);
+    pthread_mutex_destroy(&(*c)->lock);
     free(*c);
     *c = NULL;
 }
@@ -125,9 +129,8 @@ static size_t cache_get(void *ctx, const es_hash *h, void *data, size_t max)
     return n;
 }
 
-static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
+static void put_locked(wk_cache *c, const es_hash *h, const void *data, size_t n)
 {
-    wk_cache *c = ctx;
     if (n > c->max / 2)
         return;
     if (c->bytes + n > c->max)
@@ -160,6 +163,14 @@ static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
     }
     c->failing = false;
     c->bytes += n;
+}
+
+static void cache_put(void *ctx, const es_hash *h, const void *data, size_t n)
+{
+    wk_cache *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    put_locked(c, h, data, n);
+    pthread_mutex_unlock(&c->lock);
 }
 
 dm_chunk_cache wk_cache_chunks(wk_cache *c)

@@ -24,6 +24,7 @@ typedef struct task {
     Espalier__Wire__JobKind kind;
     uint8_t *spec;
     size_t spec_n;
+    struct lane *lane;    /* that does it; NULL: whichever is free first */
     int rank, size;       /* of a gang */
     _Atomic int stop;     /* wk_stop */
     wk_progress progress; /* under the lock, as what follows */
@@ -31,24 +32,31 @@ typedef struct task {
     int64_t offered_ms;
 } task;
 
-struct wk_compute {
+/* A thread with a device handle of its own: so many jobs run side by side as there are lanes. A search stays on its lane, where its trainer is. */
+typedef struct lane {
+    wk_compute *owner;
     pthread_t thread;
+    kn_device *dev;
+    bool busy;       /* or about to be; under the lock */
+    uint64_t search; /* of its last job; under the lock */
+    wk_sessions *sessions;
+    dm_peer *data;
+} lane;
+
+struct wk_compute {
+    lane *lanes;
+    int lanes_n;
     pthread_mutex_t lock;
     pthread_cond_t wake, met;
     const char *address;
     int event;
-    kn_device *dev;
     wk_cache *cache;
     const dm_login *login;
-    int sessions_max;
     /* under the lock */
     char *data_endpoint;
     task *running, *waiting;
     wk_finish *finished, **finished_end;
     bool ending;
-    /* the compute thread's own */
-    wk_sessions *sessions;
-    dm_peer *data;
 };
 
 void wk_finish_free(wk_finish *f)
@@ -66,7 +74,7 @@ static void task_free(task *t)
     free(t);
 }
 
-/* ---- the compute thread ---- */
+/* ---- a compute thread ---- */
 
 static wk_stop task_stop(void *ctx) { return (wk_stop)atomic_load(&((task *)ctx)->stop); }
 static bool transfer_stop(void *ctx) { return task_stop(ctx) == WK_CANCEL; }
@@ -113,40 +121,41 @@ static es_status task_gang_id(void *ctx, const kn_gang_id *offer, kn_gang_id *ou
 }
 
 /* The weights connection, to where the coordinator last said. */
-static es_status open_data(wk_compute *c, es_error *err)
+static es_status open_data(lane *l, es_error *err)
 {
+    wk_compute *c = l->owner;
     pthread_mutex_lock(&c->lock);
     char *endpoint = es_xstrdup(c->data_endpoint ? c->data_endpoint : "");
     pthread_mutex_unlock(&c->lock);
     es_status s = ES_OK;
-    if (c->data && strcmp(dm_peer_endpoint(c->data), endpoint) != 0)
-        dm_peer_close(&c->data);
-    if (!c->data)
+    if (l->data && strcmp(dm_peer_endpoint(l->data), endpoint) != 0)
+        dm_peer_close(&l->data);
+    if (!l->data)
         s = dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .frame_max = DM_DATA_MAX, .login = c->login},
-                         &c->data, err);
+                         &l->data, err);
     free(endpoint);
     return s;
 }
 
-static es_status run_task(wk_compute *c, task *t, const dm_job_spec *spec, es_arena *arena, wk_finish *f, es_error *err)
+static es_status run_task(lane *l, task *t, const dm_job_spec *spec, es_arena *arena, wk_finish *f, es_error *err)
 {
     const wk_job_kind *kind = wk_job_find(t->kind);
     if (!kind)
         return es_fail(err, ES_UNSUPPORTED, NULL, "this worker knows no jobs of kind %d", (int)t->kind);
-    ES_RETURN(open_data(c, err));
+    ES_RETURN(open_data(l, err));
     wk_job j = {
         .id = t->job,
         .search = t->search,
         .attempt = t->attempt,
         .spec = spec,
-        .dev = c->dev,
-        .sessions = c->sessions,
-        .data = c->data,
-        .transfer = {.stop = transfer_stop, .ctx = t, .cache = wk_cache_chunks(c->cache)},
+        .dev = l->dev,
+        .sessions = l->sessions,
+        .data = l->data,
+        .transfer = {.stop = transfer_stop, .ctx = t, .cache = wk_cache_chunks(l->owner->cache)},
         .arena = arena,
         .rank = t->rank,
         .size = t->size,
-        .address = c->address,
+        .address = l->owner->address,
         .ctx = t,
         .stop = task_stop,
         .tell = task_tell,
@@ -168,7 +177,7 @@ static es_status run_task(wk_compute *c, task *t, const dm_job_spec *spec, es_ar
     return ES_OK;
 }
 
-static wk_finish *do_task(wk_compute *c, task *t)
+static wk_finish *do_task(lane *l, task *t)
 {
     wk_finish *f = es_xcalloc(1, sizeof *f);
     f->job = t->job;
@@ -180,7 +189,7 @@ static wk_finish *do_task(wk_compute *c, task *t)
     es_log_context("job=%" PRIu64 " attempt=%u search=%" PRIu64, t->job, t->attempt, t->search);
     es_status s = dm_decode(&espalier__wire__job_spec__descriptor, t->spec, t->spec_n, &spec, err);
     if (s == ES_OK)
-        s = run_task(c, t, (const dm_job_spec *)spec, arena, f, err);
+        s = run_task(l, t, (const dm_job_spec *)spec, arena, f, err);
     if (s != ES_OK) {
         char line[700];
         if (s == ES_CANCELLED) {
@@ -201,46 +210,97 @@ static wk_finish *do_task(wk_compute *c, task *t)
     return f;
 }
 
-static void *compute_main(void *arg)
+static task *list_find(task *list, uint64_t job, uint32_t attempt)
 {
-    wk_compute *c = arg;
+    while (list && (list->job != job || list->attempt != attempt))
+        list = list->next;
+    return list;
+}
+
+/* The oldest waiting task for this lane goes to the running ones. */
+static task *take_task(lane *l)
+{
+    wk_compute *c = l->owner;
+    for (task **at = &c->waiting; *at; at = &(*at)->next) {
+        task *t = *at;
+        if (t->lane && t->lane != l)
+            continue;
+        *at = t->next;
+        t->next = c->running;
+        c->running = t;
+        l->busy = true;
+        l->search = t->search;
+        return t;
+    }
+    return NULL;
+}
+
+static void end_task(lane *l, task *t, wk_finish *f)
+{
+    wk_compute *c = l->owner;
+    task **at = &c->running;
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    task_free(t);
+    l->busy = false;
+    *c->finished_end = f;
+    c->finished_end = &f->next;
+    uint64_t one = 1;
+    if (write(c->event, &one, sizeof one) < 0)
+        es_log(ES_LOG_WARN, "eventfd: cannot write");
+}
+
+static void *lane_main(void *arg)
+{
+    lane *l = arg;
+    wk_compute *c = l->owner;
     es_error entered;
-    if (kn_device_enter(c->dev, &entered) != ES_OK)
+    if (kn_device_enter(l->dev, &entered) != ES_OK)
         es_log_error(ES_LOG_ERROR, "device", &entered); /* every job will say so too */
     pthread_mutex_lock(&c->lock);
     for (;;) {
-        while (!c->waiting && !c->ending)
+        task *t;
+        while ((t = take_task(l)) == NULL && !c->ending)
             pthread_cond_wait(&c->wake, &c->lock);
-        if (!c->waiting)
+        if (!t)
             break;
-        task *t = c->waiting;
-        c->waiting = t->next;
-        t->next = NULL;
-        c->running = t;
         pthread_mutex_unlock(&c->lock);
-        wk_finish *f = do_task(c, t);
+        wk_finish *f = do_task(l, t);
         pthread_mutex_lock(&c->lock);
-        c->running = NULL;
-        *c->finished_end = f;
-        c->finished_end = &f->next;
-        task_free(t);
-        uint64_t one = 1;
-        if (write(c->event, &one, sizeof one) < 0)
-            es_log(ES_LOG_WARN, "eventfd: cannot write");
+        end_task(l, t, f);
     }
     pthread_mutex_unlock(&c->lock);
     /* What the thread made, the thread frees. */
-    wk_sessions_destroy(&c->sessions);
-    dm_peer_close(&c->data);
+    wk_sessions_destroy(&l->sessions);
+    dm_peer_close(&l->data);
     return NULL;
 }
 
 /* ---- the control thread's side ---- */
 
+static es_status lane_start(wk_compute *c, const wk_compute_options *o, es_error *err)
+{
+    lane *l = &c->lanes[c->lanes_n];
+    l->owner = c;
+    l->dev = o->dev;
+    if (c->lanes_n > 0)
+        ES_RETURN(kn_device_open(o->device, &l->dev, err));
+    l->sessions = wk_sessions_new(l->dev, o->lanes > 1 || o->sessions < 1 ? 1 : o->sessions);
+    if (pthread_create(&l->thread, NULL, lane_main, l) != 0) {
+        wk_sessions_destroy(&l->sessions);
+        if (l->dev != o->dev)
+            kn_device_close(&l->dev);
+        return es_fail_errno(err, "worker", "cannot start a compute thread");
+    }
+    c->lanes_n++;
+    return ES_OK;
+}
+
 es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_error *err)
 {
     wk_compute *c = es_xcalloc(1, sizeof *c);
-    c->dev = o->dev;
+    es_status s = ES_OK;
     c->cache = o->cache;
     c->login = o->login;
     c->finished_end = &c->finished;
@@ -252,16 +312,16 @@ es_status wk_compute_start(const wk_compute_options *o, wk_compute **out, es_err
     pthread_cond_init(&c->met, &monotonic);
     pthread_condattr_destroy(&monotonic);
     c->address = o->address;
+    c->lanes = es_xcalloc((size_t)(o->lanes > 0 ? o->lanes : 1), sizeof *c->lanes);
     c->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    c->sessions = wk_sessions_new(o->dev, o->sessions > 0 ? o->sessions : 1);
-    if (c->event < 0 || pthread_create(&c->thread, NULL, compute_main, c) != 0) {
-        es_status s = es_fail_errno(err, "worker", "cannot start the compute thread");
-        wk_sessions_destroy(&c->sessions);
-        free(c);
-        return s;
-    }
+    if (c->event < 0)
+        s = es_fail_errno(err, "worker", "cannot make an eventfd");
+    for (int i = 0; (i == 0 || i < o->lanes) && s == ES_OK; i++)
+        s = lane_start(c, o, err);
+    if (s != ES_OK)
+        wk_compute_end(&c);
     *out = c;
-    return ES_OK;
+    return s;
 }
 
 void wk_compute_end(wk_compute **out)
@@ -272,16 +332,22 @@ void wk_compute_end(wk_compute **out)
     wk_compute_stop_all(c, WK_CANCEL);
     pthread_mutex_lock(&c->lock);
     c->ending = true;
-    pthread_cond_signal(&c->wake);
+    pthread_cond_broadcast(&c->wake);
     pthread_mutex_unlock(&c->lock);
-    pthread_join(c->thread, NULL);
+    for (int i = 0; i < c->lanes_n; i++) {
+        pthread_join(c->lanes[i].thread, NULL);
+        if (i > 0)
+            kn_device_close(&c->lanes[i].dev);
+    }
     for (wk_finish *f; (f = wk_compute_take(c));)
         wk_finish_free(f);
-    close(c->event);
+    if (c->event >= 0)
+        close(c->event);
     pthread_cond_destroy(&c->wake);
     pthread_cond_destroy(&c->met);
     pthread_mutex_destroy(&c->lock);
     free(c->data_endpoint);
+    free(c->lanes);
     free(c);
     *out = NULL;
 }
@@ -292,6 +358,22 @@ void wk_compute_data_endpoint(wk_compute *c, const char *endpoint)
     free(c->data_endpoint);
     c->data_endpoint = es_xstrdup(endpoint);
     pthread_mutex_unlock(&c->lock);
+}
+
+/* A free lane for a job of this search: where its trainer is, else one without any, else any. NULL: none is free. */
+static lane *lane_for(wk_compute *c, uint64_t search)
+{
+    lane *best = NULL;
+    for (int i = 0; i < c->lanes_n; i++) {
+        lane *l = &c->lanes[i];
+        if (l->busy)
+            continue;
+        if (l->search == search)
+            return l;
+        if (!best || (best->search && !l->search))
+            best = l;
+    }
+    return best;
 }
 
 void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g)
@@ -313,7 +395,10 @@ void wk_compute_give(wk_compute *c, const Espalier__Wire__Granted *g)
     while (*end)
         end = &(*end)->next;
     *end = t;
-    pthread_cond_signal(&c->wake);
+    t->lane = lane_for(c, t->search);
+    if (t->lane)
+        t->lane->busy = true;
+    pthread_cond_broadcast(&c->wake);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -321,8 +406,9 @@ bool wk_compute_offer(wk_compute *c, int64_t now_ms, uint64_t *job, uint32_t *at
 {
     bool due = false;
     pthread_mutex_lock(&c->lock);
-    task *t = c->running;
-    if (t && t->offer.n > 0 && t->id.n == 0 && (!t->offered_ms || now_ms - t->offered_ms >= OFFER_REPEAT_MS)) {
+    for (task *t = c->running; t && !due; t = t->next) {
+        if (t->offer.n == 0 || t->id.n > 0 || (t->offered_ms && now_ms - t->offered_ms < OFFER_REPEAT_MS))
+            continue;
         t->offered_ms = now_ms;
         *job = t->job;
         *attempt = t->attempt;
@@ -336,9 +422,10 @@ bool wk_compute_offer(wk_compute *c, int64_t now_ms, uint64_t *job, uint32_t *at
 void wk_compute_gang_id(wk_compute *c, uint64_t job, uint32_t attempt, const void *id, size_t n)
 {
     pthread_mutex_lock(&c->lock);
-    for (task *t = c->running ? c->running : c->waiting; t; t = t == c->running ? c->waiting : t->next) {
-        if (t->job != job || t->attempt != attempt || n == 0 || n > sizeof t->id.data || t->id.n > 0)
-            continue;
+    task *t = list_find(c->running, job, attempt);
+    if (!t)
+        t = list_find(c->waiting, job, attempt);
+    if (t && t->id.n == 0 && n > 0 && n <= sizeof t->id.data) {
         memcpy(t->id.data, id, n);
         t->id.n = n;
         pthread_cond_broadcast(&c->met);
@@ -369,11 +456,9 @@ int wk_compute_jobs(wk_compute *c, wk_progress *out, int max)
 {
     int n = 0;
     pthread_mutex_lock(&c->lock);
-    if (c->running) {
+    for (const task *t = c->running; t; t = t->next, n++)
         if (n < max)
-            out[n] = c->running->progress;
-        n++;
-    }
+            out[n] = t->progress;
     for (const task *t = c->waiting; t; t = t->next, n++)
         if (n < max)
             out[n] = t->progress;
@@ -389,27 +474,21 @@ static void stop_one(task *t, wk_stop how)
 
 bool wk_compute_stop(wk_compute *c, uint64_t job, uint32_t attempt, wk_stop how)
 {
-    bool there = false;
     pthread_mutex_lock(&c->lock);
-    if (c->running && c->running->job == job && c->running->attempt == attempt) {
-        stop_one(c->running, how);
-        there = true;
-    }
-    for (task *t = c->waiting; t; t = t->next) {
-        if (t->job == job && t->attempt == attempt) {
-            stop_one(t, how);
-            there = true;
-        }
-    }
+    task *t = list_find(c->running, job, attempt);
+    if (!t)
+        t = list_find(c->waiting, job, attempt);
+    if (t)
+        stop_one(t, how);
     pthread_mutex_unlock(&c->lock);
-    return there;
+    return t != NULL;
 }
 
 void wk_compute_stop_all(wk_compute *c, wk_stop how)
 {
     pthread_mutex_lock(&c->lock);
-    if (c->running)
-        stop_one(c->running, how);
+    for (task *t = c->running; t; t = t->next)
+        stop_one(t, how);
     for (task *t = c->waiting; t; t = t->next)
         stop_one(t, how);
     pthread_mutex_unlock(&c->lock);

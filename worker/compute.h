@@ -1,7 +1,7 @@
-/* compute.h - the thread that does the work, and the mailbox between it and the control thread.
+/* compute.h - the threads that do the work, as many as jobs may run at once, and the mailbox between them and the control thread.
  *
  *     wk_compute *c; wk_compute_start(&options, &c, err);       // opens the device first: a device that is not there is said at once
- *     wk_compute_give(c, granted);                              // a job, done in the order given
+ *     wk_compute_give(c, granted);                              // a job; with one thread they are done in the order given
  *     zmq_poll(... wk_compute_fd(c) ...);                       // readable when a job ended
  *     while ((f = wk_compute_take(c))) send(f);                 // caller owns: wk_finish_free
  *     wk_compute_stop(c, job, attempt, WK_PREEMPT);             // soon: it ends with what is done so far
@@ -18,7 +18,9 @@
 typedef struct wk_compute wk_compute;
 
 typedef struct wk_compute_options {
-    kn_device *dev;        /* borrowed; used by the compute thread alone from here on */
+    kn_device *dev;        /* borrowed; used by the first compute thread alone from here on */
+    const char *device;    /* its name: further threads open it for themselves */
+    int lanes;             /* jobs at once; 0: 1 */
     wk_cache *cache;       /* borrowed; may be NULL */
     const dm_login *login; /* of the weights connection; borrowed */
     int sessions;

@@ -452,8 +452,13 @@ es_status wk_run(const wk_options *o, int stop, es_error *err)
     if (o->cache)
         ES_GOTO(wk_cache_open(o->cache, o->cache_bytes, &cache, err));
     ES_GOTO(wk_gang_address(o->address, o->endpoint, address, sizeof address, err));
-    const wk_compute_options compute = {
-        .dev = c.dev, .cache = cache, .sessions = o->sessions, .login = &login, .address = address};
+    const wk_compute_options compute = {.dev = c.dev,
+                                        .device = o->device,
+                                        .lanes = o->slots,
+                                        .cache = cache,
+                                        .sessions = o->sessions,
+                                        .login = &login,
+                                        .address = address};
     ES_GOTO(wk_compute_start(&compute, &c.compute, err));
     ES_GOTO(dm_peer_open(&(dm_peer_options){.endpoint = o->endpoint, .login = &login}, &c.peer, err));
     randombytes_buf(c.uid, sizeof c.uid);

@@ -3,7 +3,7 @@
  *     wk_options o = wk_options_default(); o.endpoint = "tcp://head:5700";
  *     s = wk_run(&o, stop_fd, err);
  *
- * Two threads. The control thread (control.c) owns the connection to the coordinator and never computes: heartbeats leave in time whatever a job does. The
+ * Two threads, or more with several slots. The control thread (control.c) owns the connection to the coordinator and never computes: heartbeats leave in time whatever a job does. The
  * compute thread (compute.c) owns the device and the weights connection. Between the two: a mailbox.
  *
  * A result is offered until the coordinator says accepted or stale, through any number of its deaths. SIGTERM or SIGINT: the running job stops at its next step,
@@ -27,7 +27,7 @@ typedef struct wk_options {
     uint64_t cache_bytes;
     const char
         *address; /* numeric, where the other ranks of a gang reach this worker; NULL: of the way to the coordinator */
-    int slots;    /* jobs held at once: 1 for real work */
+    int slots;    /* jobs run at once on the device, side by side */
     int sessions; /* searches whose trainer stays in memory */
 } wk_options;
 

@@ -4,7 +4,7 @@
  * After every turn: a job's state moves only along the table; what was acknowledged is on disk, also after a crash, and a turn is there as a whole or not at
  * all; no result counts for two leases, and none but the holder's for its own attempt; nothing of a lower priority is leased while a higher one waits; a gang
  * is whole, on distinct workers of one machine kind; weights that a lease names exist. At the end, after the faults stop: every accepted job is
- * done, and the result of every search is the bytes of an undisturbed run. Searches of equal priority had equal time in the undisturbed one.
+ * done, and the result of every search is the bytes of an undisturbed run.
  *
  * That it finds mistakes is tested, too: tests/simulate/mutate plants them one by one.
  */

@@ -91,7 +91,6 @@ typedef struct sim {
         uint8_t uid[16];
     } * finishes;
     int finishes_n, finishes_cap;
-    double used_ms[SIM_SEARCHES]; /* worker time by search, of this run */
     dm_map accepted_by_job, versions;
 } sim;
 
