@@ -394,7 +394,7 @@ static es_status coord_work(dm_coord *c, es_error *err)
     ES_RETURN(dm_sched_preempt(c, err));
     int64_t t0 = es_clock_mono_ns(c->env.clock);
     ES_RETURN(dm_store_commit(c->store, err));
-    c->commit_ns = es_clock_mono_ns(c->env.clock) - t0;
+    dm_count_commit(c, es_clock_mono_ns(c->env.clock) - t0);
     return ES_OK;
 }
 

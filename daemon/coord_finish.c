@@ -46,6 +46,10 @@ es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const 
     es_json_str(j, "worker", l->worker->name);
     es_json_str(j, "code", code);
     es_json_str(j, "error", text);
+    dm_count_end(c, l->kind,
+                 strcmp(state, "done") == 0     ? DM_END_DONE
+                 : strcmp(state, "failed") == 0 ? DM_END_FAILED
+                                                : DM_END_RETRIED);
     if (text)
         es_log(ES_LOG_WARN,
                "job failed job=%" PRId64 " attempt=%" PRId64 " search=%" PRId64 " worker=%" PRId64
@@ -394,6 +398,7 @@ static es_status finish_noop(dm_coord *c, dm_lease *l, es_error *err)
                           .now_ms = c->wall_ms};
     ES_RETURN(dm_job_move(c->store, &m, err));
     l->worker->fails_in_row = 0;
+    dm_count_end(c, l->kind, DM_END_DONE);
     l->worker->jobs_done++;
     dm_sched_took(l);
     dm_lease_drop(c, l);

@@ -21,8 +21,13 @@ enum {
     DM_NOOPS_MAX = 100000,
     DM_GANG_ID_MAX = 256,
     DM_BEAT_LOG_MAX = 2048,
-    DM_SPEC_TEXT_MAX = 512 << 10
+    DM_SPEC_TEXT_MAX = 512 << 10,
+    DM_COMMIT_BUCKETS = 13,
+    DM_KINDS = 16 /* wire JobKind, with room */
 };
+
+/* How an attempt ended, for counting. */
+typedef enum dm_end { DM_END_DONE, DM_END_FAILED, DM_END_RETRIED, DM_ENDS } dm_end;
 
 typedef struct dm_search dm_search;
 typedef struct dm_worker dm_worker;
@@ -71,7 +76,8 @@ struct dm_worker {
     uint64_t memory_bytes;
     uint32_t kinds; /* bit per wire JobKind */
     uint32_t slots, want, held;
-    int64_t memory_used; /* predicted, of the leases held */
+    int64_t busy_since_ms, busy_ms; /* held > 0: monotonic; before that */
+    int64_t memory_used;            /* predicted, of the leases held */
     uint64_t want_id;
     bool online;
     dm_addr addr;
@@ -175,6 +181,9 @@ struct dm_coord {
     uint64_t noise;                         /* frames that were no message */
     int64_t noise_ms;
     int64_t commit_ns;
+    uint64_t commits[DM_COMMIT_BUCKETS + 1]; /* by duration, DM_COMMIT_BUCKETS: longer */
+    int64_t commits_ns;                      /* of all */
+    uint64_t ended[DM_KINDS][DM_ENDS];       /* jobs, since the start */
 };
 
 /* ---- coord.c: turns, answers, events */
@@ -315,6 +324,10 @@ bool dm_gang_find(dm_coord *c, const dm_ready *r, int size, dm_worker ***out);
  * is expected to be free (monotonic; 0: unknown). */
 const char *dm_gang_outlook(const dm_coord *c, const dm_ready *r, int size, int *most, int *free_now,
                             int64_t *whole_ms);
+
+/* ---- coord_metrics.c */
+void dm_count_commit(dm_coord *c, int64_t ns);
+void dm_count_end(dm_coord *c, int kind, dm_end how);
 
 /* ---- coord_retain.c: what is kept */
 es_status dm_retain_turn(dm_coord *c, es_error *err) ES_MUST_CHECK;

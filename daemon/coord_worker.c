@@ -79,7 +79,8 @@ dm_lease *dm_lease_link(dm_coord *c, dm_search *s, dm_worker *w, const dm_ready 
     if (w->leases)
         w->leases->prev = l;
     w->leases = l;
-    w->held++;
+    if (w->held++ == 0)
+        w->busy_since_ms = c->now_ms;
     w->memory_used += l->memory_bytes;
     s->running++;
     dm_fair_charge(l);
@@ -92,7 +93,8 @@ void dm_lease_unlink(dm_coord *c, dm_lease *l)
     *(l->prev ? &l->prev->next : &l->worker->leases) = l->next;
     if (l->next)
         l->next->prev = l->prev;
-    l->worker->held--;
+    if (--l->worker->held == 0)
+        l->worker->busy_ms += c->now_ms - l->worker->busy_since_ms;
     l->worker->memory_used -= l->memory_bytes;
     l->search->running--;
     free(l);

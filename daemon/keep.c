@@ -28,6 +28,7 @@ struct dm_keep {
     dm_backup *backup;
     char folder[DM_CONFIG_TEXT + 8];
     int64_t every_ms, due_ms; /* wall; every 0: never */
+    int64_t made_ms;          /* the newest; 0: none */
     int keep;
     bool automatic; /* the one under way */
     asked asked[ANSWERS];
@@ -64,6 +65,7 @@ void dm_keep_set(dm_keep *k, const dm_config *c)
     k->every_ms = c->backup_every_s * 1000;
     k->keep = c->backup_keep;
     int64_t newest = dm_backup_newest_ms(k->folder);
+    k->made_ms = newest;
     k->due_ms = (newest ? newest : now_ms()) + k->every_ms;
 }
 
@@ -117,6 +119,7 @@ static void keep_ended(dm_keep *k, dm_backup_report *r)
     if (good) {
         es_log(ES_LOG_INFO, "backup made path=%s searches=%" PRId64 " versions=%" PRId64 " bytes=%" PRId64 " s=%.2f",
                r->path, r->info.searches, r->info.versions, r->info.state_bytes + r->info.weights_bytes, r->seconds);
+        k->made_ms = r->info.made_ms;
         if (k->automatic)
             dm_backup_prune(k->folder, k->keep);
     } else {
@@ -135,6 +138,29 @@ static void keep_ended(dm_keep *k, dm_backup_report *r)
             a->why.code = ES_OK, snprintf(a->why.text, sizeof a->why.text, "%s", r->path);
         dm_coord_done(k->coord, &a->from, a->id, &a->why);
     }
+}
+
+static void metric(es_str *out, const char *name, const char *type, const char *help, double value)
+{
+    char number[32];
+    es_str_addf(out, "# HELP espalier_%s %s\n# TYPE espalier_%s %s\nespalier_%s %s\n", name, help, name, type, name,
+                es_str_double(value, number));
+}
+
+void dm_keep_metrics(dm_keep *k, es_str *out)
+{
+    dm_weights_size z;
+    if (dm_weights_sizes(k->weights, &z, NULL) == ES_OK) {
+        metric(out, "weights_versions", "gauge", "Weights versions in the store.", (double)z.versions);
+        metric(out, "weights_orphans", "gauge", "Chunks that no version has, not collected yet.", (double)z.orphans);
+        metric(out, "weights_bytes", "gauge", "Size of weights.db.", (double)(z.pages * z.page_bytes));
+        metric(out, "weights_free_bytes", "gauge", "Of it, unused.", (double)(z.free_pages * z.page_bytes));
+    }
+    metric(out, "weights_dropped_total", "counter", "Weights versions let go since the start.",
+           (double)k->collect.dropped);
+    if (k->made_ms)
+        metric(out, "backup_age_seconds", "gauge", "Age of the newest automatic or plain backup.",
+               (double)(now_ms() - k->made_ms) / 1000);
 }
 
 int dm_keep_turn(dm_keep *k)

@@ -17,6 +17,7 @@ dm_keep *dm_keep_new(dm_coord *coord, dm_weights *weights, dm_data *data, const 
 void dm_keep_destroy(dm_keep **k);
 void dm_keep_set(dm_keep *k, const dm_config *config); /* at the start and after a reload */
 int dm_keep_turn(dm_keep *k);
+void dm_keep_metrics(dm_keep *k, es_str *out);
 /* Nothing that is not needed any more may go now: a backup is being read. */
 bool dm_keep_holds(const dm_keep *k);
 /* dir "": the folder of automatic backups. The same request again is the same backup. */

@@ -324,6 +324,7 @@ static void server_metrics(dm_server *s)
         "# TYPE espalier_limited_total counter\nespalier_limited_total{what=\"messages\"} %" PRIu64 "\n"
         "espalier_limited_total{what=\"answers\"} %" PRIu64 "\n",
         dm_auth_refused(s->auth), dm_limits_refused(s->limits), dm_limits_dropped(s->limits));
+    dm_keep_metrics(s->keep, &text);
     dm_http_update(s->http, text.p, sick ? es_error_line(&err, line, sizeof line) : NULL);
     es_str_free(&text);
     s->metrics_at_ms = now + 1000;

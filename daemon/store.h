@@ -75,6 +75,9 @@ es_status dm_search_counts(dm_store *st, int64_t counts[6],
 es_status dm_job_counts(dm_store *st, int64_t counts[7],
                         es_error *err) ES_MUST_CHECK; /* jobs of all searches, by dm_job_state */
 
+/* Jobs of a search that are not over, by state (waiting, ready, running) and kind (below 16): reads each of them. */
+es_status dm_job_kinds(dm_store *st, int64_t search, int64_t counts[4][16], es_error *err) ES_MUST_CHECK;
+
 /* ---- jobs -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct dm_job_row {

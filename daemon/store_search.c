@@ -214,3 +214,33 @@ es_status dm_job_counts(dm_store *st, int64_t counts[7], es_error *err)
     dm_stmt_end(q);
     return s;
 }
+
+es_status dm_job_kinds(dm_store *st, int64_t search, int64_t counts[4][16], es_error *err)
+{
+    dm_stmt *q;
+    es_status s = ES_OK;
+    for (int state = DM_JOB_WAITING; state <= DM_JOB_RUNNING; state++) {
+        /* The state must stand in the text for the partial index to be used. */
+        if (state == DM_JOB_WAITING)
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 1 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        else if (state == DM_JOB_READY)
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 2 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        else
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 3 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        while ((s = dm_stmt_row(q, err)) == ES_OK) {
+            int64_t kind = dm_stmt_i64(q, 0);
+            if (kind > 0 && kind < 16)
+                counts[state][kind] += dm_stmt_i64(q, 1);
+        }
+        dm_stmt_end(q);
+        if (s != ES_NOT_FOUND)
+            return s;
+    }
+    return ES_OK;
+}

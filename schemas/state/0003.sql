@@ -14,6 +14,7 @@ CREATE INDEX version_use_job ON version_use (job);
 ALTER TABLE search ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE search ADD COLUMN deleted_ms INTEGER; -- asked for then; its rows go bit by bit, this one stays, so that no id and no token comes twice
 CREATE INDEX search_deleted ON search (id) WHERE deleted_ms IS NOT NULL AND driver <> '';
+CREATE INDEX search_shown ON search (state) WHERE deleted_ms IS NULL; -- counting them reads no row
 CREATE INDEX search_ended ON search (ended_ms) WHERE state = 3;
 CREATE INDEX result_job ON result (job); -- deleting a job asks for its children
 

@@ -195,4 +195,4 @@ def metrics(rig):
     rig.good("cancel", second)
 
 
-main(api, page, token)
+main(api, page, token, metrics)
