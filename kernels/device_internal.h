@@ -43,8 +43,16 @@ typedef struct kn_device_vt {
     void (*clocks)(kn_device *d, kn_clocks *out); /* NULL: the processor's */
 } kn_device_vt;
 
+/* What a step must not do, counted since the device was opened (tests; an accelerator counts, a host device does not). */
+typedef struct kn_device_count {
+    uint64_t allocations, syncs;
+    uint64_t searches;      /* for the algorithm of a product, made while a plan was */
+    uint64_t late_searches; /* made while a plan ran */
+} kn_device_count;
+
 struct kn_device {
     const kn_device_vt *vt;
+    kn_device_count count;
     kn_backend backend;
     int threads; /* CPU: for num_threads() of OpenMP regions */
     char name[32], model[128];

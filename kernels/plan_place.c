@@ -204,6 +204,17 @@ static es_status place_output(kn_plan *p, kn_step *s, uint32_t node, const kn_no
     return ES_OK;
 }
 
+/* A call whose addresses are as aligned as they will be: every base is a multiple of UNIT. */
+static es_status prepare(kn_step *s, kn_kernel kernel, es_error *err)
+{
+    for (int k = 0; k < s->call.n_in; k++)
+        s->call.in[k].p = s->in[k].base == KN_BASE_NONE ? NULL : (char *)UNIT + s->in[k].offset;
+    for (int k = 0; k < s->call.n_out; k++)
+        s->call.out[k].p = s->out[k].base == KN_BASE_NONE ? NULL : (char *)UNIT + s->out[k].offset;
+    s->call.scratch = (char *)UNIT;
+    return kernel(&s->call, err);
+}
+
 static es_status place_node(kn_plan *p, uint32_t node, es_error *err)
 {
     const kn_node *n = &p->w->nodes[node];
@@ -243,6 +254,8 @@ static es_status place_node(kn_plan *p, uint32_t node, es_error *err)
         s->scratch = (kn_ref){.base = KN_BASE_WORKSPACE, .offset = (int64_t)at * UNIT};
         give(p, at, size);
     }
+    if (row->prepare != NULL)
+        ES_RETURN(prepare(s, row->prepare, err));
     for (int k = 0; k < n->n_in; k++)
         if (root[k] != KN_NONE && p->values[root[k]].last == node)
             free_root(p, root[k]);

@@ -148,10 +148,15 @@ static __global__ void unpack_kernel(const __grid_constant__ conv_geometry g, co
 
 static unsigned grid_of(int64_t work) { return (unsigned)kn_ceil(work < 1 ? 1 : work, 256); }
 
+/* Whether to launch: not while algorithms are looked up. */
+static bool live(const kn_call *c) { return !kn_cuda(c)->preparing; }
+
 static void im2col(const kn_call *c, const conv_geometry *g, const kn_tensor *x, void *col, kn_dtype type, int first,
                    int images, int group)
 {
     int64_t work = images * g->pixels * g->taps;
+    if (!live(c))
+        return;
     if (g->cg % KN_VEC == 0 && kn_aligned(x->p))
         im2col_kernel<KN_VEC>
             <<<grid_of(work / KN_VEC), 256, 0, kn_stream(c)>>>(*g, x->p, x->dtype, col, type, first, images, group);
@@ -210,7 +215,8 @@ extern "C" es_status kn_cuda_conv2d(const kn_call *c, es_error *err)
     char *col = (char *)c->scratch,
          *packed = col + round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(type));
     for (int group = 0; group < g.groups; group++) {
-        pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, type);
+        if (live(c))
+            pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, type);
         for (int first = 0; first < g.n; first += g.images) {
             int images = g.n - first < g.images ? g.n - first : g.images;
             im2col(c, &g, x, col, type, first, images, group);
@@ -256,7 +262,8 @@ extern "C" es_status kn_cuda_conv2d_dx(const kn_call *c, es_error *err)
          *packed = col + round_up((size_t)(g.images * g.pixels * g.width) * kn_dtype_bytes(dy->dtype));
     p.dd = dy->dtype;
     for (int group = 0; group < g.groups; group++) {
-        pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, dy->dtype);
+        if (live(c))
+            pack_kernel<<<grid_of(g.og * g.width), 256, 0, kn_stream(c)>>>(g, *w, group, packed, dy->dtype);
         for (int first = 0; first < g.n; first += g.images) {
             int images = g.n - first < g.images ? g.n - first : g.images;
             p.m = images * g.pixels, p.n = g.width, p.k = g.og;
@@ -264,6 +271,8 @@ extern "C" es_status kn_cuda_conv2d_dx(const kn_call *c, es_error *err)
             p.d = col, p.ldd = g.width;
             ES_RETURN(kn_cuda_gemm(kn_cuda(c), &p, err));
             int64_t work = (int64_t)images * g.h * g.w * g.cg;
+            if (!live(c))
+                continue;
             if (g.cg % KN_VEC == 0 && kn_aligned(dx->p))
                 col2im_kernel<KN_VEC><<<grid_of(work / KN_VEC), 256, 0, kn_stream(c)>>>(
                     g, col, dy->dtype, dx->p, dx->dtype, first, images, group, c->accumulate & 1);
@@ -320,8 +329,22 @@ extern "C" es_status kn_cuda_conv2d_dw(const kn_call *c, es_error *err)
             p.d = sum, p.ldd = g.width;
             ES_RETURN(kn_cuda_gemm(kn_cuda(c), &p, err));
         }
-        unpack_kernel<<<grid_of(g.og * g.taps), 256, 0, kn_stream(c)>>>(g, sum, group, *dw, c->accumulate & 1);
+        if (live(c))
+            unpack_kernel<<<grid_of(g.og * g.taps), 256, 0, kn_stream(c)>>>(g, sum, group, *dw, c->accumulate & 1);
     }
     KN_LAUNCHED("conv2d_dw");
     return ES_OK;
+}
+
+extern "C" es_status kn_cuda_conv2d_prepare(const kn_call *c, es_error *err)
+{
+    return kn_cuda_prepare(kn_cuda_conv2d, c, err);
+}
+extern "C" es_status kn_cuda_conv2d_dx_prepare(const kn_call *c, es_error *err)
+{
+    return kn_cuda_prepare(kn_cuda_conv2d_dx, c, err);
+}
+extern "C" es_status kn_cuda_conv2d_dw_prepare(const kn_call *c, es_error *err)
+{
+    return kn_cuda_prepare(kn_cuda_conv2d_dw, c, err);
 }

@@ -31,6 +31,7 @@ struct kn_cuda_device {
     void *lt_workspace;
     size_t lt_workspace_bytes;
     kn_cuda_gemm_cache *gemms;
+    bool preparing; /* products are looked up, nothing is launched */
     float *scalars;    /* of the run: KN_SCALARS numbers */
     unsigned *arrived; /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
     struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */
@@ -89,9 +90,10 @@ struct kn_gemm {
     kn_dtype ab, dd;
     bool ta, tb, accumulate;
 };
+/* While the device is `preparing`, only finds and caches the algorithm for this shape: kn_cuda_prepare, so that no step ever searches. */
 es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
-/* Finds and caches the algorithm for this shape: called while a plan is made, so that no step ever searches. */
-es_status kn_cuda_gemm_prepare(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
+/* Runs a kernel that looks at `preparing` before each launch. */
+es_status kn_cuda_prepare(kn_kernel kernel, const kn_call *c, es_error *err);
 
 /* Lets a kernel have `bytes` of dynamic shared memory, beyond the 48 KiB that need no asking: the first time that this line is reached for a device. */
 #define KN_ALLOW_SHARED(dev, kernel, bytes)                                                            \

@@ -30,6 +30,7 @@ static es_status memory(kn_device *d, size_t *free_bytes, size_t *total_bytes, e
 
 static es_status alloc(kn_device *d, size_t bytes, void **out, es_error *err)
 {
+    d->count.allocations++;
     cudaError_t e = cudaMalloc(out, bytes);
     size_t free_bytes = 0, total = 0;
     if (e == cudaSuccess)
@@ -57,6 +58,7 @@ static es_status upload(kn_device *d, void *to, const void *from, size_t bytes, 
 
 static es_status download(kn_device *d, void *to, const void *from, size_t bytes, es_error *err)
 {
+    d->count.syncs++;
     KN_CUDA_RETURN(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, self(d)->stream));
     KN_CUDA_RETURN(cudaStreamSynchronize(self(d)->stream));
     return ES_OK;
@@ -76,6 +78,7 @@ static es_status zero(kn_device *d, void *p, size_t bytes, es_error *err)
 
 static es_status synchronise(kn_device *d, es_error *err)
 {
+    d->count.syncs++;
     KN_CUDA_RETURN(cudaStreamSynchronize(self(d)->stream));
     KN_CUDA_RETURN(cudaGetLastError());
     return ES_OK;

@@ -175,6 +175,7 @@ static es_status lookup(kn_cuda_device *dev, const kn_gemm *g, gemm_entry **out,
         ES_RETURN(grow(dev->gemms, err));
     gemm_entry *e = find(dev->gemms, &k);
     if (!e->used) {
+        dev->preparing ? dev->base.count.searches++ : dev->base.count.late_searches++;
         cublasStatus_t s = describe(e, &k);
         if (s == CUBLAS_STATUS_SUCCESS)
             s = choose(dev, e, &k);
@@ -191,10 +192,12 @@ static es_status lookup(kn_cuda_device *dev, const kn_gemm *g, gemm_entry **out,
     return ES_OK;
 }
 
-es_status kn_cuda_gemm_prepare(kn_cuda_device *dev, const kn_gemm *g, es_error *err)
+es_status kn_cuda_prepare(kn_kernel kernel, const kn_call *c, es_error *err)
 {
-    gemm_entry *e;
-    return lookup(dev, g, &e, err);
+    kn_cuda(c)->preparing = true;
+    es_status s = kernel(c, err);
+    kn_cuda(c)->preparing = false;
+    return s;
 }
 
 es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err)
@@ -204,6 +207,8 @@ es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err)
     if (g->m == 0 || g->n == 0)
         return ES_OK;
     ES_RETURN(lookup(dev, g, &e, err));
+    if (dev->preparing)
+        return ES_OK;
     cublasStatus_t s = cublasLtMatmul(dev->lt, e->op, &one, g->b, e->a, g->a, e->b, &beta, g->d, e->d, g->d, e->d,
                                       &e->algo, dev->lt_workspace, dev->lt_workspace_bytes, dev->stream);
     if (s != CUBLAS_STATUS_SUCCESS)

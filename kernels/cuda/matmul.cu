@@ -45,7 +45,8 @@ static void cast(const kn_call *c, kn_tensor *t, const kn_gemm *g, char **scratc
         return;
     int r = t->shape.rank;
     int64_t count = kn_shape_count(&t->shape), cols = t->shape.d[r - 1];
-    cast_kernel<<<kn_blocks(count, 256, 4096), 256, 0, kn_stream(c)>>>((__nv_bfloat16 *)*scratch, (const float *)t->p,
+    if (!kn_cuda(c)->preparing)
+        cast_kernel<<<kn_blocks(count, 256, 4096), 256, 0, kn_stream(c)>>>((__nv_bfloat16 *)*scratch, (const float *)t->p,
                                                                        count / cols, cols, t->stride[r - 2]);
     t->p = *scratch;
     t->dtype = KN_BF16;
@@ -88,4 +89,9 @@ extern "C" es_status kn_cuda_matmul(const kn_call *c, es_error *err)
         if (d < 0)
             return ES_OK;
     }
+}
+
+extern "C" es_status kn_cuda_matmul_prepare(const kn_call *c, es_error *err)
+{
+    return kn_cuda_prepare(kn_cuda_matmul, c, err);
 }

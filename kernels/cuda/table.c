@@ -6,6 +6,10 @@
 #define X(NAME, name, ...) DECLARE(name)
 KN_OPS(X)
 #undef X
+DECLARE(matmul_prepare)
+DECLARE(conv2d_prepare)
+DECLARE(conv2d_dx_prepare)
+DECLARE(conv2d_dw_prepare)
 DECLARE_SCRATCH(matmul)
 DECLARE_SCRATCH(conv2d)
 DECLARE_SCRATCH(conv2d_dx)
@@ -30,6 +34,14 @@ DECLARE_SCRATCH(attention_grad)
                       .strided = slices,                           \
                       .inplace = over,                             \
                       .skip = missing}
+
+/* ROW_SCRATCH with a kernel that looks its products up while a plan is made. */
+#define ROW_PRODUCT(NAME, name, adds, slices)               \
+    [KN_OP_##NAME] = {.run = kn_cuda_##name,                \
+                      .scratch = kn_cuda_##name##_scratch,  \
+                      .prepare = kn_cuda_##name##_prepare,  \
+                      .strided = slices,                    \
+                      .accumulate = adds}
 
 #define DENSE(bits) 0, .sums = bits
 #define MIXED(strided, dense) strided, .sums = dense
@@ -61,10 +73,10 @@ const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT] = {
     ROW(SLICE, slice, 1, 1, 0, 0),
     ROW(PAD, pad, 0, 1, 0, 0),
     ROW(CONCAT, concat, 0, 0, 0, 0),
-    ROW_SCRATCH(MATMUL, matmul, matmul, 1, 3, 0, 0),
-    ROW_SCRATCH(CONV2D, conv2d, conv2d, DENSE(1), 2, 0, 0),
-    ROW_SCRATCH(CONV2D_DX, conv2d_dx, conv2d_dx, DENSE(1), 2, 0, 0),
-    ROW_SCRATCH(CONV2D_DW, conv2d_dw, conv2d_dw, 1, 0, 0, 0),
+    ROW_PRODUCT(MATMUL, matmul, 1, 3),
+    ROW_PRODUCT(CONV2D, conv2d, DENSE(1), 2),
+    ROW_PRODUCT(CONV2D_DX, conv2d_dx, DENSE(1), 2),
+    ROW_PRODUCT(CONV2D_DW, conv2d_dw, 1, 0),
     ROW_SCRATCH(DEPTHWISE, depthwise, depthwise, DENSE(1), 2, 0, 0),
     ROW(DEPTHWISE_DX, depthwise_dx, DENSE(1), 2, 0, 0),
     ROW_SCRATCH(DEPTHWISE_DW, depthwise_dw, depthwise_dw, 1, 0, 0, 0),

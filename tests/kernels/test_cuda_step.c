@@ -1,0 +1,264 @@
+/* What a training step on the accelerator must not do, counted (kn_device_count): no allocation, no wait and no search for an algorithm while fresh random subnets are
+ * planned and run; and what happens when memory is short: refused with the figure before anything runs, and the device goes on working.
+ *
+ * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/check_main.h"
+
+#include "base/rng.h"
+#include "kernels/autodiff.h"
+#include "kernels/device_internal.h"
+#include "kernels/optim.h"
+#include "kernels/plan.h"
+
+enum { BATCH = 8, SIZE = 16, CLASSES = 10, BLOCKS = 4, WIDTH = 32, EXPAND = 4, KERNEL = 5, FRESH = 16 };
+enum { IN_IMAGES, IN_LABELS };
+
+typedef struct net {
+    kn_params *weights, *stats;
+    kn_param stem, head, expand[BLOCKS], depthwise[BLOCKS], project[BLOCKS], gamma[3 * BLOCKS], beta[3 * BLOCKS],
+        mean[3 * BLOCKS];
+} net;
+
+typedef struct subnet {
+    int depth, width, expand[BLOCKS], kernel[BLOCKS];
+} subnet;
+
+static kn_device *open_accelerator(void)
+{
+    es_error err = {0};
+    kn_device *dev = NULL;
+    const char *named = getenv("ESPALIER_TEST_DEVICE");
+    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
+    if (!named && s != ES_OK) {
+        es_test_skip(err.text);
+        return NULL;
+    }
+    ck_assert_ok_err(s, &err);
+    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
+        es_test_skip("only accelerators count");
+        kn_device_close(&dev);
+    }
+    return dev;
+}
+
+static kn_param declare(kn_params *p, const char *kind, int i, kn_shape shape, kn_init_kind init)
+{
+    char name[32];
+    kn_param id;
+    es_error err = {0};
+    snprintf(name, sizeof name, "%s.%d", kind, i);
+    ck_assert_ok_err(kn_params_add(p, name, shape, init, 0, &id, &err), &err);
+    return id;
+}
+
+static net net_make(void)
+{
+    net n = {.weights = kn_params_new(), .stats = kn_params_new()};
+    const int mid = WIDTH * EXPAND;
+    n.stem = declare(n.weights, "stem", 0, KN_SHAPE(WIDTH, 3, 3, 3), KN_INIT_HE_OUT);
+    n.head = declare(n.weights, "head", 0, KN_SHAPE(CLASSES, WIDTH), KN_INIT_UNIFORM_IN);
+    for (int i = 0; i < BLOCKS; i++) {
+        n.expand[i] = declare(n.weights, "expand", i, KN_SHAPE(mid, 1, 1, WIDTH), KN_INIT_HE_OUT);
+        n.depthwise[i] = declare(n.weights, "depthwise", i, KN_SHAPE(KERNEL, KERNEL, mid), KN_INIT_HE_OUT);
+        n.project[i] = declare(n.weights, "project", i, KN_SHAPE(WIDTH, 1, 1, mid), KN_INIT_HE_OUT);
+    }
+    for (int i = 0; i < 3 * BLOCKS; i++) {
+        n.gamma[i] = declare(n.weights, "gamma", i, KN_SHAPE(mid), KN_INIT_ONE);
+        n.beta[i] = declare(n.weights, "beta", i, KN_SHAPE(mid), KN_INIT_ZERO);
+        n.mean[i] = declare(n.stats, "mean", i, KN_SHAPE(mid), KN_INIT_ZERO);
+    }
+    kn_params_seal(n.weights);
+    kn_params_seal(n.stats);
+    return n;
+}
+
+static kn_val part(kn_graph *g, kn_param id, kn_shape extent, int skip)
+{
+    kn_box box = {.start = {skip, skip}};
+    memcpy(box.extent, extent.d, sizeof box.extent);
+    return kn_param_slice(g, KN_SET_WEIGHTS, id, &box);
+}
+
+static kn_val norm(kn_graph *g, const net *n, int i, kn_val x, kn_act act)
+{
+    const kn_shape c = KN_SHAPE(kn_shape_of(g, x).d[3]);
+    const kn_box box = {.extent = {c.d[0], 1, 1, 1, 1}};
+    kn_bn y = kn_batch_norm(g, x, part(g, n->gamma[i], c, 0), part(g, n->beta[i], c, 0), 1e-5f, act);
+    kn_blend_param(g, KN_SET_STATS, n->mean[i], &box, y.mean, kn_scalar(g, 0));
+    return y.y;
+}
+
+static void build(kn_graph *g, const net *n, const subnet *s)
+{
+    kn_val x = kn_input(g, IN_IMAGES, KN_SHAPE(BATCH, SIZE, SIZE, 3), KN_F32);
+    es_error err = {0};
+    x = kn_conv2d(g, x, part(g, n->stem, KN_SHAPE(s->width, 3, 3, 3), 0), 1, 1, 1, 1);
+    for (int i = 0; i < s->depth; i++) {
+        const int mid = s->width * s->expand[i], k = s->kernel[i];
+        kn_val y = kn_conv2d(g, x, part(g, n->expand[i], KN_SHAPE(mid, 1, 1, s->width), 0), 1, 0, 1, 1);
+        y = norm(g, n, 3 * i, y, KN_ACT_SILU);
+        y = kn_depthwise(g, y, part(g, n->depthwise[i], KN_SHAPE(k, k, mid), (KERNEL - k) / 2), 1 + i % 2, k / 2, 1);
+        y = norm(g, n, 3 * i + 1, y, KN_ACT_SILU);
+        y = kn_conv2d(g, y, part(g, n->project[i], KN_SHAPE(s->width, 1, 1, mid), 0), 1, 0, 1, 1);
+        y = norm(g, n, 3 * i + 2, y, KN_ACT_NONE);
+        x = i % 2 ? y : kn_add(g, x, y);
+    }
+    x = kn_reshape(g, kn_global_avg_pool(g, x), KN_SHAPE(BATCH, s->width));
+    x = kn_linear(g, x, part(g, n->head, KN_SHAPE(CLASSES, s->width), 0));
+    kn_val loss = kn_cross_entropy(g, x, kn_input(g, IN_LABELS, KN_SHAPE(BATCH), KN_I32), 0.0f);
+    loss = kn_reshape(g, kn_reduce_mean(g, loss, KN_AXES_ALL), kn_shape_make(0, NULL));
+    ck_assert_ok_err(kn_graph_status(g, &err), &err);
+    ck_assert_ok_err(kn_grad_params(g, loss, NULL, NULL, &err), &err);
+    kn_output(g, 0, loss);
+}
+
+static subnet random_subnet(es_rng *r)
+{
+    subnet s = {.depth = 1 + (int)es_rng_below(r, BLOCKS), .width = 1 + (int)es_rng_below(r, WIDTH)};
+    for (int i = 0; i < BLOCKS; i++) {
+        s.expand[i] = 1 + (int)es_rng_below(r, EXPAND);
+        s.kernel[i] = es_rng_below(r, 2) ? 5 : 3;
+    }
+    return s;
+}
+
+static void *filled(kn_device *dev, size_t bytes)
+{
+    es_error err = {0};
+    void *p = NULL;
+    ck_assert_ok_err(kn_device_alloc(dev, bytes, &p, &err), &err);
+    ck_assert_ok_err(kn_device_zero(dev, p, bytes, &err), &err);
+    return p;
+}
+
+static void train(kn_device *dev, kn_precision precision)
+{
+    net n = net_make();
+    const kn_params *sets[KN_SETS] = {n.weights, n.stats};
+    const kn_plan_options o = {.precision = precision};
+    kn_graph *g = kn_graph_new(sets);
+    kn_plan *plan = NULL;
+    kn_workspace *ws = NULL;
+    kn_weights *w = NULL, *stats = NULL;
+    kn_optim *optim = NULL;
+    es_error err = {0};
+    es_rng r = es_rng_make(5, ES_USE_TEST, 0);
+    subnet s = {BLOCKS, WIDTH, {EXPAND, EXPAND, EXPAND, EXPAND}, {KERNEL, KERNEL, KERNEL, KERNEL}};
+    kn_device_count before = {0};
+    ck_assert_ok_err(kn_weights_new(dev, n.weights, KN_WITH_GRAD, &w, &err), &err);
+    ck_assert_ok_err(kn_weights_new(dev, n.stats, 0, &stats, &err), &err);
+    ck_assert_ok_err(kn_weights_init(w, 1, &err), &err);
+    ck_assert_ok_err(kn_weights_init(stats, 1, &err), &err);
+    ck_assert_ok_err(kn_weights_zero_grads(w, &err), &err);
+    ck_assert_ok_err(kn_optim_new(&(kn_optim_config){.kind = KN_SGD, .momentum = 0.9f}, w, &optim, &err), &err);
+    ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
+    kn_binding b = {.in = {filled(dev, BATCH * SIZE * SIZE * 3 * 4), filled(dev, BATCH * 4)},
+                    .out = {filled(dev, 4)},
+                    .weights = {w, stats},
+                    .scalar = {0.1f}};
+    for (int i = 0; i <= FRESH; i++) {
+        kn_graph_reset(g);
+        build(g, &n, &s);
+        ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
+        ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
+        const uint64_t late = dev->count.late_searches;
+        ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
+        ck_assert_ok_err(kn_optim_update(optim, 0.01f, &err), &err);
+        ck_assert_uint_eq(dev->count.late_searches, late);
+        if (i == 0)
+            before = dev->count; /* the largest has been seen */
+        s = random_subnet(&r);
+    }
+    ck_assert_uint_eq(dev->count.allocations, before.allocations);
+    ck_assert_uint_eq(dev->count.syncs, before.syncs);
+    ck_assert_uint_gt(dev->count.searches, before.searches); /* they were made while planning: the count counts */
+    ck_assert_ok_err(kn_device_sync(dev, &err), &err);
+    ck_assert_uint_eq(dev->count.syncs, before.syncs + 1);
+    for (int i = 0; i < 2; i++)
+        kn_device_free(dev, (void *)(uintptr_t)b.in[i]);
+    kn_device_free(dev, b.out[0]);
+    kn_optim_destroy(&optim);
+    kn_weights_destroy(&w);
+    kn_weights_destroy(&stats);
+    kn_workspace_destroy(&ws);
+    kn_plan_destroy(&plan);
+    kn_graph_destroy(&g);
+    kn_params_destroy(&n.weights);
+    kn_params_destroy(&n.stats);
+}
+
+START_TEST(steps_only_launch)
+    {
+        kn_device *dev = open_accelerator();
+        if (dev == NULL)
+            return;
+        train(dev, KN_PRECISION_F32);
+        train(dev, KN_PRECISION_BF16);
+        kn_device_close(&dev);
+    }
+END_TEST
+
+/* The workspace of x -> silu(x) + x for `images` images, in fp32. */
+static size_t plan_images(kn_device *dev, int images, kn_plan **plan)
+{
+    enum { SIDE = 256, CHANNELS = 8 };
+    const kn_params *sets[KN_SETS] = {NULL};
+    kn_graph *g = kn_graph_new(sets);
+    es_error err = {0};
+    kn_val x = kn_input(g, 0, KN_SHAPE(images, SIDE, SIDE, CHANNELS), KN_F32), y = kn_activate(g, x, KN_ACT_SILU);
+    y = kn_reduce_sum(g, kn_mul(g, kn_add(g, x, y), kn_activate(g, y, KN_ACT_RELU)), KN_AXES_ALL);
+    kn_output(g, 0, kn_reshape(g, y, kn_shape_make(0, NULL)));
+    ck_assert_ok_err(kn_plan_make(dev, g, NULL, plan, &err), &err);
+    kn_graph_destroy(&g);
+    return kn_plan_workspace_bytes(*plan);
+}
+
+static void expect_refusal(kn_workspace *ws, size_t bytes)
+{
+    es_error err = {0};
+    char figure[32];
+    snprintf(figure, sizeof figure, "%zu bytes", bytes);
+    ck_assert_int_eq(kn_workspace_reserve(ws, bytes, &err), ES_NO_MEMORY);
+    ck_assert_msg(strstr(err.text, figure) && strstr(err.text, "are free"), "%s: %s", err.where, err.text);
+}
+
+START_TEST(too_large_is_refused)
+    {
+        kn_device *dev = open_accelerator();
+        kn_plan *plan = NULL;
+        kn_workspace *ws = NULL;
+        void *rest = NULL;
+        size_t free_bytes = 0, total = 0, need;
+        es_error err = {0};
+        if (dev == NULL)
+            return;
+        ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
+        ck_assert_ok_err(kn_device_memory(dev, &free_bytes, &total, &err), &err);
+        /* More than the device has: known from the plan, before anything runs. */
+        need = plan_images(dev, (int)(total / (256 * 256 * 8 * 4)) + 1, &plan);
+        ck_assert_uint_gt(need, total);
+        expect_refusal(ws, need);
+        /* Somebody else has the memory. */
+        const size_t spare = (size_t)256 << 20;
+        ck_assert_ok_err(kn_device_memory(dev, &free_bytes, &total, &err), &err);
+        ck_assert_ok_err(kn_device_alloc(dev, free_bytes - spare, &rest, &err), &err);
+        need = plan_images(dev, 512, &plan);
+        expect_refusal(ws, need);
+        kn_device_free(dev, rest);
+        /* The device goes on working. */
+        need = plan_images(dev, 2, &plan);
+        ck_assert_ok_err(kn_workspace_reserve(ws, need, &err), &err);
+        kn_binding b = {.in = {filled(dev, (size_t)2 * 256 * 256 * 8 * 4)}, .out = {filled(dev, 4)}};
+        float sum = 1;
+        ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
+        ck_assert_ok_err(kn_device_download(dev, &sum, b.out[0], sizeof sum, &err), &err);
+        ck_assert_float_eq(sum, 0);
+        kn_device_free(dev, (void *)(uintptr_t)b.in[0]);
+        kn_device_free(dev, b.out[0]);
+        kn_workspace_destroy(&ws);
+        kn_plan_destroy(&plan);
+        kn_device_close(&dev);
+    }
+END_TEST
+
+ES_TEST_MAIN("cuda_step", steps_only_launch, too_large_is_refused)
