@@ -177,7 +177,8 @@ typedef es_status (*kn_kernel)(const kn_call *c, es_error *err);
 typedef struct kn_kernel_row {
     kn_kernel run;
     size_t (*scratch)(const kn_call *shapes_only); /* NULL: none; reads shapes, strides and attributes only */
-    kn_kernel prepare; /* NULL, or called while a plan is made, with addresses right modulo 256: chooses algorithms, launches nothing */
+    kn_kernel
+        prepare; /* NULL, or called while a plan is made, with addresses right modulo 256: chooses algorithms, launches nothing */
     uint8_t accumulate; /* bit i: out[i] may be added to, and may then be strided (innermost stride 1) */
     uint8_t sums;       /* bit i: out[i] may be added to, but only while it is dense */
     uint8_t

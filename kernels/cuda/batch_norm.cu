@@ -7,7 +7,7 @@
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/flow.cuh"
 
-enum { MOST_ITEMS = 2 * KN_COLUMN_GROUPS * KN_VEC }; /* two sums of each channel of a column */
+enum { MOST_ITEMS = 2 * KN_COLUMN_WIDE * KN_VEC }; /* two sums of each channel of a column */
 
 struct bn_args {
     const void *x, *dy;
@@ -186,9 +186,11 @@ static int width_of(const kn_tensor *x, const kn_tensor *out, const kn_tensor *d
     return one_type && aligned && x->shape.d[x->shape.rank - 1] % KN_VEC == 0 ? KN_VEC : 1;
 }
 
-static kn_columns columns_of(const kn_call *c, const kn_tensor *x, int width)
+/* For a pass that makes sums, or for one that does not. */
+static kn_columns columns_of(const kn_call *c, const kn_tensor *x, int width, bool sums)
 {
-    return kn_columns_make(rows_of(x), x->shape.d[x->shape.rank - 1], width, kn_cuda(c)->sms);
+    const bool wide = !sums || kn_shape_count(&x->shape) >= KN_COLUMN_LARGE;
+    return kn_columns_make(rows_of(x), x->shape.d[x->shape.rank - 1], width, kn_cuda(c)->sms, wide);
 }
 
 static bn_args args_of(const kn_call *c, int first)
@@ -267,7 +269,7 @@ size_t kn_cuda_stats_scratch(const kn_call *c, const kn_tensor *x)
 void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var)
 {
     const int width = width_of(x, x, NULL);
-    const kn_columns k = columns_of(c, x, width);
+    const kn_columns k = columns_of(c, x, width, true);
     bn_args a = {};
     bn_sums s = {};
     a.x = x->p, a.x_type = x->dtype;
@@ -278,7 +280,7 @@ void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var
 extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
 {
     int width = width_of(&c->in[0], &c->out[0], NULL);
-    kn_columns k = columns_of(c, &c->in[0], width);
+    kn_columns k = columns_of(c, &c->in[0], width, true);
     bn_args a = args_of(c, 0);
     bn_sums s = sums_of(c, &k, width);
 
@@ -286,6 +288,7 @@ extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
     stats(c, k, a, s, width);
     a.mean = s.a;
     a.var = s.b;
+    k = columns_of(c, &c->in[0], width, false);
     BN_LAUNCH(c, apply_kernel, a.act, width, a.x_type, k, shared_of(k, 1, 0, width, a.x_type), k, a);
     KN_LAUNCHED("batch_norm");
     return ES_OK;
@@ -294,7 +297,7 @@ extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
 extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err)
 {
     int width = width_of(&c->in[0], &c->out[0], NULL);
-    kn_columns k = columns_of(c, &c->in[0], width);
+    kn_columns k = columns_of(c, &c->in[0], width, false);
     bn_args a = args_of(c, 0);
     a.mean = (const float *)c->in[3].p;
     a.var = (const float *)c->in[4].p;
@@ -306,7 +309,7 @@ extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err)
 static es_status grad(const kn_call *c, bool constants, es_error *err)
 {
     int width = width_of(&c->in[1], &c->out[0], &c->in[0]);
-    kn_columns k = columns_of(c, &c->in[1], width);
+    kn_columns k = columns_of(c, &c->in[1], width, true);
     bn_args a = args_of(c, 1);
     bn_sums s = sums_of(c, &k, width);
     a.dy = c->in[0].p;
@@ -318,6 +321,7 @@ static es_status grad(const kn_call *c, bool constants, es_error *err)
     const float *s1 = constants ? NULL : s.a;
     if (!constants || s.dgamma || s.dbeta)
         BN_LAUNCH(c, grad_sums_kernel, a.act, width, a.x_type, k, shared_of(k, 2, 2, width, a.x_type), k, a, s);
+    k = columns_of(c, &c->in[1], width, false);
     if (c->out[0].p)
         BN_LAUNCH(c, grad_apply_kernel, a.act, width, a.x_type, k, shared_of(k, 2, 0, width, a.x_type), k, a, s1, s.b);
     KN_LAUNCHED("batch_norm_grad");

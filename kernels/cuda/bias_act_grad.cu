@@ -63,7 +63,7 @@ extern "C" es_status kn_cuda_bias_act_grad(const kn_call *c, es_error *err)
     if (c->out[0].dtype == KN_BF16 && channels % KN_VEC == 0 && kn_aligned(d->p) && kn_aligned(a->p) &&
         kn_aligned(c->out[0].p))
         width = KN_VEC;
-    kn_columns k = kn_columns_make(kn_shape_count(&a->shape) / channels, channels, width, kn_cuda(c)->sms);
+    kn_columns k = kn_columns_make(kn_shape_count(&a->shape) / channels, channels, width, kn_cuda(c)->sms, false);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks), block((unsigned)(k.groups * k.lanes));
     size_t shared = kn_columns_shared(k, 1, width);
     b.d = d->p, b.d_type = d->dtype, b.a = a->p, b.a_type = a->dtype, b.bias = bias->p, b.bias_type = bias->dtype;

@@ -1,7 +1,8 @@
 /* columns.cuh - the shape of every per-channel pass over [rows, channels]: a thread keeps one group of W channels and walks rows.
  *
- * A block stands on a narrow column of at most 8 groups (128 bytes of bf16 a row) and has as many lanes of rows as fit in 384 threads (85 registers, two blocks a multiprocessor); row blocks share the
- * rows of a column. Per-channel numbers are loaded once into registers. Sums: a block adds its lanes in shared memory in lane order and writes its
+ * A block stands on a column of groups and has as many lanes of rows as fit in 384 threads (85 registers, two blocks a multiprocessor); row blocks share the
+ * rows of a column. A column is at most 8 groups wide (128 bytes of bf16 a row) where sums are made of little, so that the last block has little to add, and up to 48 where
+ * memory counts: pieces of 96 or 128 bytes with other blocks' between them took 2.7 TB/s, and a fifth more bytes than asked for where they did not end with a sector pair. Per-channel numbers are loaded once into registers. Sums: a block adds its lanes in shared memory in lane order and writes its
  * partial sums; the last block of a column to arrive adds the partial sums of all row blocks, in block order, in double, and goes on alone to finish the column.
  * Which block that is varies, what it computes does not: the same bits every time, and no second launch.
  */
@@ -20,13 +21,22 @@ struct kn_columns {
     int64_t rows_each; /* rows of a block */
 };
 
-enum { KN_COLUMN_THREADS = 384, KN_COLUMN_GROUPS = 8, KN_COLUMN_WAVES = 2, KN_COLUMN_MOST = 65535 };
+enum {
+    KN_COLUMN_THREADS = 384,
+    KN_COLUMN_GROUPS = 8,
+    KN_COLUMN_WIDE = 48,
+    KN_COLUMN_WAVES = 2,
+    KN_COLUMN_MOST = 65535,
+    KN_COLUMN_LARGE = 16 << 20
+}; /* elements of a tensor from which wide columns pay even with sums */
 
 /* At most KN_COLUMN_MOST columns may have sums (kn_cuda_device.arrived). */
-static inline kn_columns kn_columns_make(int64_t rows, int channels, int width, int sms)
+static inline kn_columns kn_columns_make(int64_t rows, int channels, int width, int sms, bool wide)
 {
     kn_columns k;
-    int all = channels / width, most_groups = width == 1 ? 4 * KN_COLUMN_GROUPS : KN_COLUMN_GROUPS;
+    int all = channels / width, most_groups = wide && width > 1 ? KN_COLUMN_WIDE
+                                              : width == 1      ? 4 * KN_COLUMN_GROUPS
+                                                                : KN_COLUMN_GROUPS;
     k.rows = rows;
     k.channels = channels;
     k.col_blocks = (int)kn_ceil(all, most_groups);
@@ -45,12 +55,13 @@ static inline kn_columns kn_columns_make(int64_t rows, int channels, int width, 
 static inline size_t kn_columns_scratch(int64_t rows, int channels, int n, int sms)
 {
     size_t most = 0;
-    for (int width = 1; width <= KN_VEC; width += KN_VEC - 1) {
-        kn_columns k = kn_columns_make(rows, channels, channels % width ? 1 : width, sms);
-        size_t bytes = (size_t)k.row_blocks * (size_t)k.col_blocks *
-                       (size_t)(k.groups * (channels % width ? 1 : width)) * (size_t)n * sizeof(float);
-        most = bytes > most ? bytes : most;
-    }
+    for (int width = 1; width <= KN_VEC; width += KN_VEC - 1)
+        for (int wide = 0; wide < 2; wide++) {
+            kn_columns k = kn_columns_make(rows, channels, channels % width ? 1 : width, sms, wide);
+            size_t bytes = (size_t)k.row_blocks * (size_t)k.col_blocks *
+                           (size_t)(k.groups * (channels % width ? 1 : width)) * (size_t)n * sizeof(float);
+            most = bytes > most ? bytes : most;
+        }
     return most;
 }
 
@@ -110,7 +121,7 @@ static __device__ __forceinline__ bool kn_column_sums(const kn_columns &k, float
     const int segments = threads / items > 0 ? threads / items : 1;
     for (int i = threadIdx.x; i < items * segments; i += threads) {
         double sum = 0;
-#pragma unroll 16
+#pragma unroll 32
         for (int b = i / items; b < k.row_blocks; b += segments)
             sum += __ldcg(column + (int64_t)b * items + i % items);
         part[i] = sum;

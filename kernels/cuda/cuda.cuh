@@ -31,7 +31,7 @@ struct kn_cuda_device {
     void *lt_workspace;
     size_t lt_workspace_bytes;
     kn_cuda_gemm_cache *gemms;
-    bool preparing; /* products are looked up, nothing is launched */
+    bool preparing;    /* products are looked up, nothing is launched */
     float *scalars;    /* of the run: KN_SCALARS numbers */
     unsigned *arrived; /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
     struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */

@@ -153,7 +153,7 @@ template <bool FLIP> static void forward_any(const dw_args *a, cudaStream_t stre
 template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t stream)
 {
     if (rows_fit(a))
-        rows<FLIP, false>(a, rows_stats{}, sms, stream);
+        rows<FLIP>(a, NULL, sms, stream);
     else if (!vectors(a) || a->dilation != 1 || a->stride > 2)
         forward_any<FLIP>(a, stream);
     else if (a->stride == 1)
@@ -164,18 +164,26 @@ template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t
 
 es_status kn_cuda_depthwise_open(es_error *err)
 {
-    STAGE_ALLOW((rows_kernel<3, 1, false, false>));
-    STAGE_ALLOW((rows_kernel<3, 1, false, true>));
-    STAGE_ALLOW((rows_kernel<3, 1, true, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, false, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, false, true>));
-    STAGE_ALLOW((rows_kernel<5, 1, true, false>));
-    STAGE_ALLOW((rows_kernel<3, 2, false, false>));
-    STAGE_ALLOW((rows_kernel<3, 2, false, true>));
-    STAGE_ALLOW((rows_kernel<5, 2, false, false>));
-    STAGE_ALLOW((rows_kernel<5, 2, false, true>));
-    STAGE_ALLOW((rows_dx_kernel<3>));
-    STAGE_ALLOW((rows_dx_kernel<5>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, false, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, true, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, false, true>));
+    STAGE_ALLOW((rows_kernel<3, 1, true, false, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, true, false, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, false, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, true, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, false, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, true, false, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, true, false, true>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, false, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, true, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, false, true>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, false, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, true, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, false, true>));
+    STAGE_ALLOW((rows_dx_kernel<3, false>));
+    STAGE_ALLOW((rows_dx_kernel<3, true>));
+    STAGE_ALLOW((rows_dx_kernel<5, false>));
+    STAGE_ALLOW((rows_dx_kernel<5, true>));
     return ES_OK;
 }
 
@@ -203,9 +211,9 @@ extern "C" es_status kn_cuda_depthwise(const kn_call *c, es_error *err)
     const bool stats = c->n_out == 3;
     if (kn_shape_count(&c->out[0].shape) == 0)
         return ES_OK;
-    if (stats && rows_fit(&a)) {
+    if (stats && !a.accumulate && rows_fit(&a)) {
         const rows_stats s = {(float *)c->scratch, (float *)c->out[1].p, (float *)c->out[2].p, kn_cuda(c)->arrived};
-        rows<false, true>(&a, s, kn_cuda(c)->sms, kn_stream(c));
+        rows<false>(&a, &s, kn_cuda(c)->sms, kn_stream(c));
     } else {
         forward<false>(&a, kn_cuda(c)->sms, kn_stream(c));
         if (stats)

@@ -28,7 +28,6 @@ struct rows_output {
     __nv_bfloat16 *at;
     int64_t row;
     int columns, c; /* columns: how many of the 4 exist, 0 for a thread without */
-    bool add;
 };
 
 /* Sums of what a thread stores: of its two channels, then of their squares. */
@@ -36,20 +35,28 @@ struct rows_sums {
     float v[4];
 };
 
-template <bool STATS>
+/* What lies where the next row will be stored: asked for before the products, so that nobody waits for it after them. */
+static __device__ __forceinline__ void rows_old(uint32_t (&old)[STAGE_T], const rows_output &o)
+{
+#pragma unroll
+    for (int t = 0; t < STAGE_T; t++)
+        if (t < o.columns)
+            old[t] = *(const uint32_t *)(o.at + (int64_t)t * o.c);
+}
+
+template <bool STATS, bool ADD>
 static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows_output &o, bool row_exists,
-                                                  rows_sums &sums)
+                                                  rows_sums &sums, const uint32_t (&old)[STAGE_T])
 {
     if (row_exists) {
 #pragma unroll
         for (int t = 0; t < STAGE_T; t++)
             if (t < o.columns) {
-                __nv_bfloat162 *to = (__nv_bfloat162 *)(o.at + (int64_t)t * o.c);
-                if (o.add) {
-                    float2 old = __bfloat1622float2(*to);
-                    acc[t][0] += old.x, acc[t][1] += old.y;
+                if (ADD) {
+                    acc[t][0] += stage_low(old[t]);
+                    acc[t][1] += stage_high(old[t]);
                 }
-                *to = __floats2bfloat162_rn(acc[t][0], acc[t][1]);
+                *(__nv_bfloat162 *)(o.at + (int64_t)t * o.c) = __floats2bfloat162_rn(acc[t][0], acc[t][1]);
                 if (STATS) {
                     sums.v[0] += acc[t][0], sums.v[1] += acc[t][1];
                     sums.v[2] = fmaf(acc[t][0], acc[t][0], sums.v[2]);
@@ -72,7 +79,6 @@ static __device__ __forceinline__ rows_output rows_open(const dw_args &a, const 
     o.row = (int64_t)width * a.c;
     o.at = (__nv_bfloat16 *)a.out + ((int64_t)n * height * width + x0) * a.c + p.channel;
     o.c = a.c;
-    o.add = a.accumulate != 0;
     return o;
 }
 
@@ -140,7 +146,7 @@ static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const
 }
 
 /* Forward of stride S; with FLIP, dx of stride 1 (then a.x is dy). An input row iy reaches output rows (iy + P - ky) / S. */
-template <int K, int S, bool FLIP, bool STATS>
+template <int K, int S, bool FLIP, bool STATS, bool ADD>
 static __global__ void __launch_bounds__(256, 2)
     rows_kernel(const __grid_constant__ dw_args a, const stage_grid g, const rows_stats stats)
 {
@@ -174,6 +180,10 @@ static __global__ void __launch_bounds__(256, 2)
                 const int iy = base + u;
                 if (iy >= last)
                     break;
+                uint32_t old[STAGE_T];
+                const bool row_exists = iy + P - K + 1 >= 0;
+                if (ADD && (u + P - K + 1 + 4 * U) % S == 0 && row_exists)
+                    rows_old(old, out);
                 if (iy < a.h) {
                     stage_wait();
                     __syncthreads();
@@ -202,7 +212,7 @@ static __global__ void __launch_bounds__(256, 2)
                     use = use + stage_bytes == end ? base0 : use + stage_bytes;
                 }
                 if ((u + P - K + 1 + 4 * U) % S == 0)
-                    rows_store<STATS>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, iy + P - K + 1 >= 0, sums);
+                    rows_store<STATS, ADD>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, row_exists, sums, old);
             }
     }
     if (STATS)
@@ -210,7 +220,7 @@ static __global__ void __launch_bounds__(256, 2)
 }
 
 /* dx of stride 2: a row of dy (a.x, [n][oh][ow][c]) reaches K rows of dx (a.out, [n][h][w_in][c]); two of them are complete after it. */
-template <int K>
+template <int K, bool ADD>
 static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_constant__ dw_args a, const stage_grid g)
 {
     enum { P = K / 2, LEFT = P / 2, STEP = STAGE_T / 2, SPAN = LEFT + 3, NS = K + 1, U = NS / 2 };
@@ -272,7 +282,10 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     const int iy = 2 * oy - P + r;
-                    rows_store<false>(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h, none);
+                    uint32_t old[STAGE_T];
+                    if (ADD && iy >= 0 && iy < a.h)
+                        rows_old(old, out);
+                    rows_store<false, ADD>(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h, none, old);
                 }
             }
     }
@@ -309,26 +322,42 @@ static void rows_launch(F *kernel, const dw_args *a, int width, int step, int ha
               dim3((unsigned)(STAGE_PAIRS * g.tiles * g.images)), (size_t)bytes, stream, *a, g, rest...);
 }
 
-template <bool FLIP, bool STATS>
-static void rows(const dw_args *a, const rows_stats &stats, int sms, cudaStream_t stream)
+template <bool FLIP, bool STATS, bool ADD>
+static void rows_as(const dw_args *a, const rows_stats &stats, int sms, cudaStream_t stream)
 {
     if (a->k == 3 && a->stride == 1)
-        rows_launch(rows_kernel<3, 1, FLIP, STATS>, a, a->ow, 4, 2, sms, stream, stats);
+        rows_launch(rows_kernel<3, 1, FLIP, STATS, ADD>, a, a->ow, 4, 2, sms, stream, stats);
     else if (a->k == 5 && a->stride == 1)
-        rows_launch(rows_kernel<5, 1, FLIP, STATS>, a, a->ow, 4, 4, sms, stream, stats);
+        rows_launch(rows_kernel<5, 1, FLIP, STATS, ADD>, a, a->ow, 4, 4, sms, stream, stats);
     else if (a->k == 3)
-        rows_launch(rows_kernel<3, 2, false, STATS>, a, a->ow, 8, 1, sms, stream, stats);
+        rows_launch(rows_kernel<3, 2, false, STATS, ADD>, a, a->ow, 8, 1, sms, stream, stats);
     else
-        rows_launch(rows_kernel<5, 2, false, STATS>, a, a->ow, 8, 3, sms, stream, stats);
+        rows_launch(rows_kernel<5, 2, false, STATS, ADD>, a, a->ow, 8, 3, sms, stream, stats);
+}
+
+/* With `stats`, which is not combined with adding. */
+template <bool FLIP> static void rows(const dw_args *a, const rows_stats *stats, int sms, cudaStream_t stream)
+{
+    if (!FLIP && stats)
+        rows_as<false, true, false>(a, *stats, sms, stream);
+    else if (a->accumulate)
+        rows_as<FLIP, false, true>(a, rows_stats{}, sms, stream);
+    else
+        rows_as<FLIP, false, false>(a, rows_stats{}, sms, stream);
 }
 
 /* dx of stride 2; a.x is dy. */
-static void rows_dx(const dw_args *a, int sms, cudaStream_t stream)
+template <bool ADD> static void rows_dx_as(const dw_args *a, int sms, cudaStream_t stream)
 {
     if (a->k == 3)
-        rows_launch(rows_dx_kernel<3>, a, a->w_in, 2, 1, sms, stream);
+        rows_launch(rows_dx_kernel<3, ADD>, a, a->w_in, 2, 1, sms, stream);
     else
-        rows_launch(rows_dx_kernel<5>, a, a->w_in, 2, 2, sms, stream);
+        rows_launch(rows_dx_kernel<5, ADD>, a, a->w_in, 2, 2, sms, stream);
+}
+
+static void rows_dx(const dw_args *a, int sms, cudaStream_t stream)
+{
+    a->accumulate ? rows_dx_as<true>(a, sms, stream) : rows_dx_as<false>(a, sms, stream);
 }
 
 #endif

@@ -164,6 +164,87 @@ static bool vector_ready(const ew_operand *o, int rank)
     return ok;
 }
 
+/* Tensors [outer][rows][channels] beside ones that repeat along the rows (a squeeze-excite's scales): what repeats is loaded once, the rest four rows at a time,
+ * and no index is taken apart. A thread keeps its channels; a block one outer index, a column of channels and a piece of the rows. */
+struct ew_split {
+    int groups, lanes, rows_each; /* of a block */
+};
+
+template <int OP, int N, int TYPE>
+static __global__ void __launch_bounds__(256)
+    ew_rows_kernel(const __grid_constant__ ew_args a, const __grid_constant__ ew_split s)
+{
+    enum { BATCH = 4 };
+    kn_begin();
+    const int group = blockIdx.y * s.groups + (int)threadIdx.x % s.groups,
+              first = blockIdx.z * s.rows_each + (int)threadIdx.x / s.groups,
+              end = min((int)(blockIdx.z + 1) * s.rows_each, a.d[1]);
+    kn_raw<KN_VEC, TYPE> v[N][BATCH], old[BATCH];
+    int64_t at[N], out = blockIdx.x * a.out.stride[0] + group * KN_VEC;
+    if (group >= a.d[2])
+        return;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        at[k] = blockIdx.x * a.in[k].stride[0] + group * KN_VEC;
+        if (a.in[k].stride[1] == 0)
+            v[k][0].load(a.in[k].p, TYPE, at[k]);
+    }
+    for (int r = first; r < end; r += BATCH * s.lanes) {
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * s.lanes < end) {
+#pragma unroll
+                for (int k = 0; k < N; k++)
+                    if (a.in[k].stride[1])
+                        v[k][b].load(a.in[k].p, TYPE, at[k] + (int64_t)(r + b * s.lanes) * a.in[k].stride[1]);
+                if (a.accumulate)
+                    old[b].load(a.out.p, TYPE, out + (int64_t)(r + b * s.lanes) * a.out.stride[1]);
+            }
+#pragma unroll
+        for (int b = 0; b < BATCH; b++)
+            if (r + b * s.lanes < end) {
+                float y[KN_VEC];
+#pragma unroll
+                for (int e = 0; e < KN_VEC; e++) {
+                    const float x0 = a.in[0].stride[1] ? v[0][b].get(e) : v[0][0].get(e), x1 = N < 2 ? 0.f
+                                                                                               : a.in[N - 1].stride[1]
+                                                                                                   ? v[N - 1][b].get(e)
+                                                                                                   : v[N - 1][0].get(e);
+                    y[e] = apply<OP, TYPE == KN_BF16>(a, x0, x1, 0.f) + (a.accumulate ? old[b].get(e) : 0.f);
+                }
+                kn_store8(y, a.out.p, TYPE, out + (int64_t)(r + b * s.lanes) * a.out.stride[1]);
+            }
+    }
+}
+
+/* Three dimensions, one type, vectors along the last, and an operand that repeats along the middle one. */
+template <int N> static bool rows_shape(const ew_args *a)
+{
+    bool repeats = false, same = a->rank == 3 && a->d[0] <= 65535 * 32 && a->out.stride[2] == 1;
+    for (int k = 0; k < N; k++) {
+        same = same && a->in[k].dtype == a->out.dtype && a->in[k].stride[2] == 1;
+        repeats = repeats || a->in[k].stride[1] == 0;
+    }
+    return same && repeats && (a->out.dtype == KN_BF16 || a->out.dtype == KN_F32);
+}
+
+template <int OP, int N> static void launch_rows(const kn_call *c, const ew_args *a)
+{
+    ew_split s;
+    const int columns = (int)kn_ceil(a->d[2], 64);
+    s.groups = (int)kn_ceil(a->d[2], columns);
+    s.lanes = 256 / s.groups;
+    const int64_t want = kn_ceil((int64_t)kn_cuda(c)->sms * 16, (int64_t)a->d[0] * columns),
+                  most = kn_ceil(a->d[1], 4 * s.lanes), pieces = want < most ? want : most;
+    s.rows_each = (int)kn_ceil(a->d[1], pieces);
+    const dim3 grid((unsigned)a->d[0], (unsigned)columns, (unsigned)kn_ceil(a->d[1], s.rows_each)),
+        block((unsigned)(s.groups * s.lanes));
+    if (a->out.dtype == KN_BF16)
+        kn_launch(ew_rows_kernel<OP, N, KN_BF16>, grid, block, 0, kn_stream(c), *a, s);
+    else
+        kn_launch(ew_rows_kernel<OP, N, KN_F32>, grid, block, 0, kn_stream(c), *a, s);
+}
+
 template <int OP, int N> static void launch(const kn_call *c, ew_args *a, int width)
 {
     int blocks = kn_blocks(a->vectors, 256, (int64_t)kn_cuda(c)->sms * 16);
@@ -205,6 +286,13 @@ static es_status run(const kn_call *c, const kn_tensor *const in[N], const kn_te
     int width = vec ? KN_VEC : 1;
     a.d[a.rank - 1] /= width;
     a.vectors = count / width;
+    if constexpr (OP == EW_MUL || (OP == EW_COPY && N == 1)) {
+        if (width == KN_VEC && rows_shape<N>(&a)) {
+            launch_rows<OP, N>(c, &a);
+            KN_LAUNCHED("elementwise");
+            return ES_OK;
+        }
+    }
     launch<OP, N>(c, &a, width);
     KN_LAUNCHED("elementwise");
     return ES_OK;

@@ -46,8 +46,8 @@ static void cast(const kn_call *c, kn_tensor *t, const kn_gemm *g, char **scratc
     int r = t->shape.rank;
     int64_t count = kn_shape_count(&t->shape), cols = t->shape.d[r - 1];
     if (!kn_cuda(c)->preparing)
-        cast_kernel<<<kn_blocks(count, 256, 4096), 256, 0, kn_stream(c)>>>((__nv_bfloat16 *)*scratch, (const float *)t->p,
-                                                                       count / cols, cols, t->stride[r - 2]);
+        cast_kernel<<<kn_blocks(count, 256, 4096), 256, 0, kn_stream(c)>>>(
+            (__nv_bfloat16 *)*scratch, (const float *)t->p, count / cols, cols, t->stride[r - 2]);
     t->p = *scratch;
     t->dtype = KN_BF16;
     *scratch += bytes;

@@ -272,7 +272,7 @@ static int width_of(const reduce_args *r, int channels)
 static void run_columns(const kn_call *c, const reduce_args *r)
 {
     int channels = r->full[r->rank - 1], width = width_of(r, channels);
-    kn_columns k = kn_columns_make(r->each, channels, width, kn_cuda(c)->sms);
+    kn_columns k = kn_columns_make(r->each, channels, width, kn_cuda(c)->sms, false);
     dim3 grid((unsigned)k.row_blocks, (unsigned)k.col_blocks);
     unsigned threads = (unsigned)(k.groups * k.lanes), *arrived = kn_cuda(c)->arrived;
     float *partial = (float *)c->scratch;

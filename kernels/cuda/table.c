@@ -36,11 +36,11 @@ DECLARE_SCRATCH(attention_grad)
                       .skip = missing}
 
 /* ROW_SCRATCH with a kernel that looks its products up while a plan is made. */
-#define ROW_PRODUCT(NAME, name, adds, slices)               \
-    [KN_OP_##NAME] = {.run = kn_cuda_##name,                \
-                      .scratch = kn_cuda_##name##_scratch,  \
-                      .prepare = kn_cuda_##name##_prepare,  \
-                      .strided = slices,                    \
+#define ROW_PRODUCT(NAME, name, adds, slices)              \
+    [KN_OP_##NAME] = {.run = kn_cuda_##name,               \
+                      .scratch = kn_cuda_##name##_scratch, \
+                      .prepare = kn_cuda_##name##_prepare, \
+                      .strided = slices,                   \
                       .accumulate = adds}
 
 #define DENSE(bits) 0, .sums = bits
