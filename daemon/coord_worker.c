@@ -372,7 +372,9 @@ es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
     }
     dm_worker *w = dm_worker_by_uid(c, &m->worker_uid);
     if (!w) {
-        dm_worker_row r = {.name = field(m->name),
+        char name[DM_KEY_NAME_MAX + 124]; /* whose worker it is comes first: the rest it says itself */
+        snprintf(name, sizeof name, "%s%s%s", c->who.name, c->who.name[0] ? "/" : "", field(m->name));
+        dm_worker_row r = {.name = name,
                            .device = field(m->device),
                            .machine_kind = field(m->machine_kind),
                            .memory_bytes = (int64_t)m->memory_bytes,

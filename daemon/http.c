@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/str.h"
 #include "daemon/http_api.h"
+#include "daemon/http_slow.h"
 
 struct dm_http {
     struct MHD_Daemon *daemon;
@@ -18,6 +20,7 @@ struct dm_http {
     char *metrics, *sick; /* NULL: well */
     char address[64];
     dm_http_api *api;
+    dm_http_slow *slow;
 };
 
 extern const char *const dm_page_html[]; /* page/index.html */
@@ -49,6 +52,7 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
     (void)version;
     (void)upload;
     (void)upload_n;
+    dm_http_slow_begins(con);
     dm_http_ask ask = {.method = method,
                        .path = url,
                        .host = MHD_lookup_connection_value(con, MHD_HEADER_KIND, "Host"),
@@ -78,9 +82,9 @@ static enum MHD_Result http_request(void *ctx, struct MHD_Connection *con, const
 static void http_ended(void *ctx, struct MHD_Connection *con, void **state, enum MHD_RequestTerminationCode how)
 {
     (void)ctx;
-    (void)con;
     (void)how;
     dm_http_api_ended(state);
+    dm_http_slow_ends(con);
 }
 
 int dm_http_questions_fd(const dm_http *h) { return dm_http_api_fd(h->api); }
@@ -111,11 +115,13 @@ es_status dm_http_start(const char *address, const dm_http_rule *rule, dm_http *
     pthread_mutex_init(&h->lock, NULL);
     h->rule = *rule;
     h->api = dm_http_api_new();
+    h->slow = dm_http_slow_new();
     h->daemon =
         MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, http_request, h,
-                         MHD_OPTION_SOCK_ADDR, &at, MHD_OPTION_CONNECTION_LIMIT, 64u, MHD_OPTION_CONNECTION_TIMEOUT,
-                         10u, MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                         (size_t)16384, MHD_OPTION_NOTIFY_COMPLETED, http_ended, NULL, MHD_OPTION_END);
+                         MHD_OPTION_SOCK_ADDR, &at, MHD_OPTION_CONNECTION_LIMIT, (unsigned)DM_HTTP_CONNECTIONS,
+                         MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_PER_IP_CONNECTION_LIMIT, 32u,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_NOTIFY_COMPLETED, http_ended,
+                         NULL, MHD_OPTION_NOTIFY_CONNECTION, dm_http_slow_connection, h->slow, MHD_OPTION_END);
     if (!h->daemon) {
         dm_http_stop(&h);
         return es_fail(err, ES_BUSY, address,
@@ -131,8 +137,11 @@ es_status dm_http_start(const char *address, const dm_http_rule *rule, dm_http *
 
 const char *dm_http_address(const dm_http *h) { return h->address; }
 
+int dm_http_end_slow(dm_http *h, int64_t now_ms) { return dm_http_slow_end_all(h->slow, now_ms); }
+
 void dm_http_update(dm_http *h, const char *metrics, const char *sick)
 {
+    dm_http_end_slow(h, es_clock_mono_ms(es_clock_system()));
     char *m = es_xstrdup(metrics), *s = sick ? es_xstrdup(sick) : NULL;
     pthread_mutex_lock(&h->lock);
     char *old_m = h->metrics, *old_s = h->sick;
@@ -152,6 +161,7 @@ void dm_http_stop(dm_http **ph)
     if (h->daemon)
         MHD_stop_daemon(h->daemon);
     dm_http_api_free(&h->api);
+    dm_http_slow_free(&h->slow);
     pthread_mutex_destroy(&h->lock);
     free(h->metrics);
     free(h->sick);

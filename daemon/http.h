@@ -6,7 +6,8 @@
  *     dm_http_stop(&h);
  *
  * /metrics and /healthz come from the last update's copy: a thousand scrapes a second cost the coordinator nothing. Who may ask is
- * http_access.h's rule, asked first for every path. 64 connections at most, 32 of one address; a request has 16 KiB of memory, a silent connection 10 s.
+ * http_access.h's rule, asked first for every path. 64 connections at most, 32 of one address; a request has 16 KiB of memory, a
+ * silent connection 10 s, a slow one what http_slow.h gives it (looked at with every dm_http_update).
  */
 #ifndef DM_HTTP_H
 #define DM_HTTP_H
@@ -21,6 +22,7 @@ void dm_http_update(dm_http *h, const char *metrics, const char *sick);
 /* Questions of /api wait when this descriptor is readable; the main thread answers some of them. */
 int dm_http_questions_fd(const dm_http *h);
 void dm_http_answer(dm_http *h, dm_coord *coord);
+int dm_http_end_slow(dm_http *h, int64_t now_ms); /* how many took too long by now: http_slow.h */
 void dm_http_stop(dm_http **h);
 
 #endif

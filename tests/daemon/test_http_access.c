@@ -1,13 +1,16 @@
 /* Who may ask over HTTP: the rule's table, the token file, and a real server with a token. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "daemon/http.h"
+#include "daemon/http_slow.h"
 #include "tests/check_main.h"
 
 static unsigned ask(const dm_http_rule *r, const char *method, const char *path, const char *host, const char *auth,
@@ -148,4 +151,32 @@ START_TEST(a_server_with_a_token)
     }
 END_TEST
 
-ES_TEST_MAIN("http_access", loopback_is_open_but_not_to_other_names, elsewhere_a_token_is_needed, a_server_with_a_token)
+/* One byte now and then is no silence: after its time a head that is not there ends the connection, and others are not touched. */
+START_TEST(slow_heads_end)
+    {
+        dm_http_rule r = {.loopback = true};
+        dm_http *h;
+        es_error e;
+        char c;
+        ck_assert_ok_err(dm_http_start("127.0.0.1:0", &r, &h, &e), &e);
+        dm_http_update(h, "metrics\n", NULL);
+        int slow = http_connect(h);
+        ck_assert_int_eq(write(slow, "GET /hea", 8), 8);
+        ck_assert_int_eq(http_status(h, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), 200);
+        int64_t now = es_clock_mono_ms(es_clock_system());
+        ck_assert_int_eq(dm_http_end_slow(h, now), 0);
+        ck_assert_int_eq(write(slow, "l", 1), 1);
+        ck_assert_int_eq(dm_http_end_slow(h, now + DM_HTTP_HEAD_MS + 1000), 1);
+        struct timeval wait = {.tv_sec = 5};
+        setsockopt(slow, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+        ck_assert_msg(recv(slow, &c, 1, 0) >= 0 || errno == ECONNRESET, "it is still open");
+        for (int i = 0; i < 500 && dm_http_end_slow(h, now + 2 * DM_HTTP_HEAD_MS) != 0; i++)
+            poll(NULL, 0, 10); /* until the server has let go of it */
+        ck_assert_int_eq(dm_http_end_slow(h, now + 2 * DM_HTTP_HEAD_MS), 0);
+        close(slow);
+        dm_http_stop(&h);
+    }
+END_TEST
+
+ES_TEST_MAIN("http_access", loopback_is_open_but_not_to_other_names, elsewhere_a_token_is_needed, a_server_with_a_token,
+             slow_heads_end)

@@ -62,7 +62,7 @@ def reload(rig, p):
     """The keys are read again; ready when the log says so once more."""
     def times():
         with open(rig.path("espalierd.log")) as f:
-            return sum("keys, before" in line or "stay as they were" in line for line in f)
+            return sum("configuration read" in line or "stays as it was" in line for line in f)
     before = times()
     p.send_signal(signal.SIGHUP)
     rig.wait(lambda: times() > before, 10, "the reload")

@@ -1,8 +1,10 @@
-/* A request line and headers from a stranger against the access rule: nothing is allowed that the rule does not say, whatever the bytes. */
+/* A request line and headers from a stranger: nothing is allowed that the access rule does not say, whatever the bytes, and a path of /api is a question in
+ * bounds or none. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/http_access.h"
+#include "daemon/http_api.h"
 
 /* The next field: bytes up to a newline or the end, terminated. NULL when the input is used up. */
 static char *field(const uint8_t **at, const uint8_t *end)
@@ -43,6 +45,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ES_ASSERT(!strpbrk(host, "/@ ") || strchr(host, ':'));
     if (reads && !strcmp(ask.path, "/healthz"))
         ES_ASSERT(code == 0);
+    /* The path, and the texts of two arguments, as a question of /api. */
+    dm_question q;
+    if (dm_http_api_parse(ask.path, given, host, &q)) {
+        ES_ASSERT(dm_http_api_takes(ask.path) && q.what && q.what[0] && q.limit >= 0 && q.after >= 0);
+        ES_ASSERT(q.search <= INT64_MAX && q.job <= INT64_MAX && !(q.search && q.job));
+    }
     free(method);
     free(path);
     free(host);
