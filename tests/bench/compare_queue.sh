@@ -6,6 +6,7 @@
 # beanstalkd (Debian): one producer and one consumer, put, reserve and delete pipelined. With -f0 its jobs, as ours, are durable when they are acknowledged: it
 # syncs each of them, the coordinator a turn of them (so SYNCED=1000 jobs suffice there). With -F it never syncs, for comparison; ours has no such mode.
 # trials: TRIALS of MS milliseconds on SLOTS slots by Ray Tune and Optuna (PyPI, into <build>/tuners once, or set TUNERS_PYTHON) and by espalierd: seconds over the ideal.
+# Optuna's with its database on disk (SQLite) and with nothing on disk. LIMIT=1800 seconds at most for each.
 # 10,000 trials of 0.1 s on 16 slots are 62.5 s each at best. Needs a machine with nothing else on it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -50,12 +51,13 @@ for what in "$@"; do
             "$build/tuners/bin/pip" install --quiet 'ray[tune]' optuna || echo "compare_queue: cannot install them"
         fi
         "$ours" trials "${TRIALS:-10000}" "${SLOTS:-16}" "${MS:-100}"
-        for tuner in optuna ray; do
-            if ! "$python" -c "import $tuner" 2>/dev/null; then
+        for tuner in optuna-memory optuna ray; do
+            if ! "$python" -c "import ${tuner%-memory}" 2>/dev/null; then
                 echo "SKIPPED: $tuner cannot be imported by $python"
                 continue
             fi
-            "$python" "$here/tests/bench/compare_tuners.py" "$tuner" "${TRIALS:-10000}" "${SLOTS:-16}" "${MS:-100}" 2>"$tuner.log" || tail -5 "$tuner.log"
+            timeout "${LIMIT:-1800}" "$python" "$here/tests/bench/compare_tuners.py" "$tuner" "${TRIALS:-10000}" "${SLOTS:-16}" "${MS:-100}" 2>"$tuner.log" ||
+                { echo "$tuner: not done within ${LIMIT:-1800} s, or failed:"; tail -3 "$tuner.log"; }
         done
         ;;
     *) echo "compare_queue: \"$what\" is none of beanstalkd, trials"; exit 2 ;;

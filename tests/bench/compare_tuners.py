@@ -1,4 +1,4 @@
-"""compare_tuners.py ray|optuna TRIALS SLOTS MS: random search over one number with trials that only wait; prints seconds and the share over the ideal."""
+"""compare_tuners.py ray|optuna|optuna-memory TRIALS SLOTS MS: random search over one number with trials that only wait; prints seconds and the share over the ideal."""
 import os
 import sys
 import tempfile
@@ -24,8 +24,8 @@ def by_ray(trials, slots, seconds):
     return took, done
 
 
-def by_optuna(trials, slots, seconds):
-    """Threads of one process and a database on disk, as its documentation has it for one machine."""
+def by_optuna(trials, slots, seconds, durable=True):
+    """Threads of one process, and a database on disk, as its documentation has it for one machine, or nothing on disk."""
     import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -34,7 +34,7 @@ def by_optuna(trials, slots, seconds):
         time.sleep(seconds)
         return x
     with tempfile.TemporaryDirectory() as folder:
-        study = optuna.create_study(storage="sqlite:///" + os.path.join(folder, "study.db"), sampler=optuna.samplers.RandomSampler(1))
+        study = optuna.create_study(storage="sqlite:///" + os.path.join(folder, "study.db") if durable else None, sampler=optuna.samplers.RandomSampler(1))
         began = time.monotonic()
         study.optimize(trial, n_trials=trials, n_jobs=slots)
         took = time.monotonic() - began
@@ -44,7 +44,7 @@ def by_optuna(trials, slots, seconds):
 
 def main():
     name, trials, slots, ms = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    took, done = {"ray": by_ray, "optuna": by_optuna}[name](trials, slots, ms / 1000)
+    took, done = {"ray": by_ray, "optuna": by_optuna, "optuna-memory": lambda *a: by_optuna(*a, durable=False)}[name](trials, slots, ms / 1000)
     ideal = trials * ms / 1000 / slots
     if done != trials:
         sys.exit("%s: %d of %d trials" % (name, done, trials))
