@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "kernels/autodiff.h"
 #include "kernels/plan.h"
 #include "supernet/data/tokens.h"
 #include "supernet/methods.h"
@@ -204,8 +205,8 @@ START_TEST(outputs_are_those_of_the_definition)
         int64_t count = kn_params_elements(sn_net_params(net));
         float *v = kn_weights_values(w);
         es_rng r = es_rng_make(9, ES_USE_TEST, 0);
-        for (int64_t i = 0; i < count; i++) /* of size 1, so that every part counts */
-            v[i] = v[i] * 20 + (v[i] == 1 ? es_rng_uniform(&r) - 19.5f : 0);
+        for (int64_t i = 0; i < count; i++) /* also what starts at 0, so that every part counts */
+            v[i] = v[i] == 1 ? 0.5f + es_rng_uniform(&r) : 0.4f * es_rng_normal(&r);
         const kn_params *sets[KN_SETS] = {sn_net_params(net), sn_net_stats(net)};
         kn_graph *g = kn_graph_new(sets);
         sr_arch *a = sr_arch_new(sn_space_choices(sp));
@@ -234,6 +235,87 @@ START_TEST(outputs_are_those_of_the_definition)
         }
         free(a);
         kn_plan_destroy(&plan);
+        kn_graph_destroy(&g);
+        kn_workspace_destroy(&ws);
+        kn_weights_destroy(&w);
+        kn_device_close(&dev);
+        sn_net_destroy(&net);
+        sn_space_destroy(&sp);
+    }
+END_TEST
+
+/* The mean cross-entropy of a batch as the net computes it, and (grads) its gradient added to the weights'. */
+static double net_loss(const sn_net *net, const sr_arch *a, kn_graph *g, kn_weights *w, kn_workspace *ws, bool grads)
+{
+    enum { BATCH = 2, ROWS = 7 * BATCH };
+    static const int32_t tokens[ROWS] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7},
+                         next[ROWS] = {1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 10};
+    kn_plan *plan = NULL;
+    es_error err = {0};
+    sn_lowered low;
+    float loss = 0;
+    kn_graph_reset(g);
+    ck_assert_ok_err(sn_net_lower(net, a, &(sn_lower_options){.batch = BATCH, .mode = SN_TRAIN}, g, &low, &err), &err);
+    kn_val l = kn_reduce_mean(g, kn_cross_entropy(g, low.logits, kn_input(g, SN_IN_LABELS, KN_SHAPE(ROWS), KN_I32), 0),
+                              KN_AXES_ALL);
+    kn_output(g, 0, l);
+    if (grads)
+        ck_assert_ok_err(kn_grad_params(g, l, NULL, NULL, &err), &err);
+    ck_assert_ok_err(kn_plan_make(kn_weights_device(w), g, &(kn_plan_options){0}, &plan, &err), &err);
+    ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
+    kn_binding b = {.in = {tokens, next}, .out = {&loss}, .weights = {w}};
+    ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
+    kn_plan_destroy(&plan);
+    return (double)loss;
+}
+
+/* Along random directions, for random architectures: the gradient is the slope, everything that a subnet uses at once; and nothing outside its slices is touched. */
+START_TEST(gradients_are_slopes)
+    {
+        sn_space *sp = parse(SMALL);
+        sn_net *net;
+        kn_device *dev;
+        kn_weights *w;
+        kn_workspace *ws;
+        es_error err = {0};
+        ck_assert_ok_err(sn_net_new(sp, &net, &err), &err);
+        ck_assert_ok_err(kn_device_open("cpu:1", &dev, &err), &err);
+        ck_assert_ok_err(kn_weights_new(dev, sn_net_params(net), KN_WITH_GRAD, &w, &err), &err);
+        ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
+        const int64_t count = kn_params_elements(sn_net_params(net));
+        float *v = kn_weights_values(w), *d = kn_weights_grads(w), *start = calloc((size_t)count, sizeof *start);
+        ck_assert_ok_err(kn_weights_init(w, 5, &err), &err);
+        es_rng r = es_rng_make(10, ES_USE_TEST, 0);
+        for (int64_t i = 0; i < count; i++)
+            start[i] = v[i] == 1 ? 0.5f + es_rng_uniform(&r) : 0.4f * es_rng_normal(&r);
+        const kn_params *sets[KN_SETS] = {sn_net_params(net), sn_net_stats(net)};
+        kn_graph *g = kn_graph_new(sets);
+        sr_arch *a = sr_arch_new(sn_space_choices(sp));
+        for (int trial = 0; trial < 24; trial++) {
+            const float step = 1e-3f;
+            double slope = 0, side[2];
+            float *direction = calloc((size_t)count, sizeof *direction);
+            sr_arch_random(sn_space_choices(sp), &r, a);
+            memcpy(v, start, (size_t)count * sizeof *v);
+            ck_assert_ok_err(kn_weights_zero_grads(w, &err), &err);
+            net_loss(net, a, g, w, ws, true);
+            for (int64_t i = 0; i < count; i++) {
+                direction[i] =
+                    es_rng_normal(&r) * (trial % 2 ? 1.0f : d[i] != 0); /* odd: also what the subnet does not use */
+                slope += (double)direction[i] * (double)d[i];
+            }
+            for (int k = 0; k < 2; k++) {
+                for (int64_t i = 0; i < count; i++)
+                    v[i] = start[i] + (k ? step : -step) * direction[i];
+                side[k] = net_loss(net, a, g, w, ws, false);
+            }
+            double measured = (side[1] - side[0]) / (2 * (double)step);
+            ck_assert_msg(fabs(measured - slope) <= 0.02 * fabs(slope) + 0.02, "trial %d: slope %g, gradient %g", trial,
+                          measured, slope);
+            free(direction);
+        }
+        free(a);
+        free(start);
         kn_graph_destroy(&g);
         kn_workspace_destroy(&ws);
         kn_weights_destroy(&w);
@@ -450,6 +532,6 @@ START_TEST(search_files_say_what_is_wrong)
     }
 END_TEST
 
-ES_TEST_MAIN("language", parameters_are_the_twins, outputs_are_those_of_the_definition,
+ES_TEST_MAIN("language", parameters_are_the_twins, outputs_are_those_of_the_definition, gradients_are_slopes,
              spaces_of_tokens_say_what_is_wrong, token_files_are_read_and_checked,
              windows_are_a_function_of_seed_and_epoch, learns_a_text, search_files_say_what_is_wrong)
