@@ -32,6 +32,7 @@ struct dm_auth {
     pthread_t thread;
     bool started;
     atomic_uint_fast64_t refused;
+    atomic_bool took_away;
     int64_t logged_ms;
 };
 
@@ -82,6 +83,11 @@ es_status dm_auth_reload(dm_auth *a, es_error *err)
     if (!a->curve)
         return ES_OK;
     ES_RETURN(dm_auth_table_read(a->file, &t, err));
+    for (int i = 0; i < a->table.n; i++) { /* only this function changes the table */
+        const dm_key_line *k = dm_auth_table_find(&t, a->table.keys[i].pub);
+        if (!k || k->role != a->table.keys[i].role)
+            atomic_store(&a->took_away, true);
+    }
     pthread_rwlock_wrlock(&a->lock);
     old = a->table;
     a->table = t;
@@ -90,6 +96,8 @@ es_status dm_auth_reload(dm_auth *a, es_error *err)
     dm_auth_table_free(&old);
     return ES_OK;
 }
+
+bool dm_auth_took_away(dm_auth *a) { return atomic_exchange(&a->took_away, false); }
 
 static bool auth_find(dm_auth *a, const uint8_t pub[DM_KEY_BYTES], dm_key_line *out)
 {
@@ -283,7 +291,8 @@ bool dm_auth_who(dm_auth *a, zmq_msg_t *message, dm_who *out)
     if (user && user[0]) {
         if (!dm_key_parse(user, strlen(user), pub) || !auth_find(a, pub, &key)) {
             atomic_fetch_add(&a->refused, 1);
-            return false;
+            snprintf(out->name, sizeof out->name, "a.key.that.was.taken.back");
+            return true;
         }
         out->role = key.role;
         snprintf(out->name, sizeof out->name, "%s", key.name);

@@ -20,6 +20,8 @@ static es_status judge(const dm_who *who, unsigned allowed, const char *what, es
 {
     if (who->local || (allowed >> who->role & 1))
         return ES_OK;
+    if (who->role == DM_ROLE_NONE)
+        return es_fail(err, ES_DENIED, what, "this key was taken out of the coordinator's authorized_keys");
     return es_fail(err, ES_DENIED, what, "the key of %s has the role %s, which may %s; this needs the role %s",
                    who->name, dm_role_name(who->role), may_do(who->role),
                    allowed & CLIENT   ? "client or admin"

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,10 +98,23 @@ static es_status server_backup(void *ctx, const dm_addr *from, uint64_t id, cons
 
 /* ---- opening */
 
+static es_status server_pub(dm_server *s, const char *endpoint, es_error *err)
+{
+    int zero = 0, hwm = 10000;
+    int64_t subscription_max = 4096;
+    s->pub = zmq_socket(s->zmq, ZMQ_PUB);
+    if (!s->pub)
+        return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
+    zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
+    zmq_setsockopt(s->pub, ZMQ_MAXMSGSIZE, &subscription_max, sizeof subscription_max);
+    zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
+    return dm_auth_bind(s->auth, s->pub, "status", endpoint, s->status, err);
+}
+
 static es_status server_sockets(dm_server *s, es_error *err)
 {
-    int linger = 500, zero = 0, backlog = 4096, yes = 1, status_hwm = 10000;
-    int64_t max = DM_CONTROL_MAX, subscription_max = 4096;
+    int linger = 500, backlog = 4096, yes = 1;
+    int64_t max = DM_CONTROL_MAX;
     s->router = zmq_socket(s->zmq, ZMQ_ROUTER);
     if (!s->router)
         return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
@@ -117,15 +131,28 @@ static es_status server_sockets(dm_server *s, es_error *err)
         zmq_setsockopt(s->router, ZMQ_SNDHWM, &out, sizeof out);
         ES_RETURN(dm_auth_bind(s->auth, s->router, "control", s->config.control[i], s->bound[i], err));
     }
-    if (!s->config.status[0])
-        return ES_OK;
-    s->pub = zmq_socket(s->zmq, ZMQ_PUB);
-    if (!s->pub)
-        return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
-    zmq_setsockopt(s->pub, ZMQ_SNDHWM, &status_hwm, sizeof status_hwm);
-    zmq_setsockopt(s->pub, ZMQ_MAXMSGSIZE, &subscription_max, sizeof subscription_max);
-    zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
-    return dm_auth_bind(s->auth, s->pub, "status", s->config.status, s->status, err);
+    return s->config.status[0] ? server_pub(s, s->config.status, err) : ES_OK;
+}
+
+/* Subscribers speak once and then only listen: one whose key was taken away would hear on. So all are cut, and who may comes back. */
+static void server_pub_again(dm_server *s)
+{
+    char endpoint[sizeof s->status];
+    es_error err = {0};
+    es_status status = ES_BUSY;
+    snprintf(endpoint, sizeof endpoint, "%s", s->status);
+    for (int i = 0; i < 200 && status == ES_BUSY; i++) { /* ZeroMQ closes a port a moment later */
+        if (s->pub)
+            zmq_close(s->pub);
+        s->pub = NULL;
+        poll(NULL, 0, i > 0 ? 5 : 0);
+        status = server_pub(s, endpoint, &err);
+    }
+    if (status != ES_OK) {
+        zmq_close(s->pub);
+        s->pub = NULL;
+        es_log_error(ES_LOG_ERROR, "no status socket until a restart", &err);
+    }
 }
 
 /* Weights are large and their peers many requests ahead: four times the messages, 64 times the bytes of control. */
@@ -225,6 +252,8 @@ static es_status server_reload(void *ctx, char text[400], es_error *err)
         dm_notify("READY=1\nSTATUS=the configuration on disk has a mistake, the old one is in force");
         return status;
     }
+    if (dm_auth_took_away(s->auth) && s->pub)
+        server_pub_again(s);
     if (s->reread)
         dm_reload_merge(&s->config, &fresh, &r);
     else

@@ -88,6 +88,25 @@ def a_search_between_two_machines(rig):
     check(events.returncode == 0 and '"kind":"' in events.stdout.replace(" ", ""), "events arrive: %s" % events.stdout[:300])
 
 
+def killed_and_started_again(rig):
+    """A lease belongs to (uid, key), also after the coordinator was killed."""
+    p = coordinator(rig)
+    authorise(rig, keygen(rig, "ann", "client"), keygen(rig, "gpu-1", "worker"))
+    reload(rig, p)
+    be(rig, "ann")
+    worker(rig, "gpu-1")
+    search = rig.submit(rig.search("tiny", epochs=40))
+    for _ in range(2):
+        job = lambda: [j for j in rig.ask("show", search)["jobs"] if j["kind"] == "train.supernet"][0]
+        before = job()["step"] or 0
+        rig.wait(lambda: (job()["step"] or 0) > before or rig.state(search) == "done", 60, "training")
+        p.kill()
+        p.wait()
+        p = rig.start("espalierd", "-c", rig.path("espalierd.yaml"))
+    rig.wait_done(search)
+    check(all(j["losses"] == 0 for j in rig.ask("show", search)["jobs"]), "no lease was lost: the worker is known again")
+
+
 def roles(rig):
     p = coordinator(rig, "client_priority_max: 10\nsearches_per_user: 2\n")
     lines = {w: keygen(rig, w, r) for w, r in (("ann", "client"), ("bob", "client"), ("gpu-1", "worker"), ("eve", "client"))}
@@ -123,6 +142,10 @@ def roles(rig):
     rig.good("priority", hers, "500")
     rig.good("cancel", hers)
     # Ann's key is taken back; a file with a mistake changes nothing.
+    be(rig, "ann")
+    again = rig.submit(rig.search("again", epochs=1000))
+    watch = rig.start("espalier", "watch", "--events", again, "--endpoint", rig.endpoint, log="watch.log")
+    be(rig, "admin")
     path = rig.path("state", "keys", "authorized_keys")
     with open(path) as f:
         before = f.read()
@@ -133,6 +156,9 @@ def roles(rig):
     with open(path, "w") as f:
         f.write(before.replace(lines["ann"], ""))
     reload(rig, p)
+    check(rig.ends(watch, 20) == 1, "who watches with that key is cut off")
+    with open(rig.path("watch.log")) as f:
+        check("was taken out of the coordinator's authorized_keys" in f.read(), "and told why")
     be(rig, "ann")
     refused("does not know this key", "list")
     be(rig, "bob")
@@ -161,4 +187,4 @@ def http_with_a_token(rig):
     check(get("/metrics?token=" + token)[0] == 200, "or as an argument")
 
 
-main(a_search_between_two_machines, roles, http_with_a_token)
+main(a_search_between_two_machines, killed_and_started_again, roles, http_with_a_token)
