@@ -33,7 +33,7 @@ def training(rig, search):
 
 
 def finished(rig, search, name):
-    rig.wait_done(search)
+    rig.wait_done(search, 240)
     result = rig.result(search, name)
     check(json.loads(result)["weights"], "the result names its weights")
     return result
