@@ -45,7 +45,7 @@ static sim_message heap_pop(sim *s)
 }
 
 /* Lost, doubled, late; reordered because each copy has its own delay. */
-static void post(sim *s, int from, int to, const void *bytes, size_t n)
+static void post(sim *s, int from, int to, uint16_t life, const void *bytes, size_t n)
 {
     int copies = 1;
     if (s->faults) {
@@ -64,6 +64,7 @@ static void post(sim *s, int from, int to, const void *bytes, size_t n)
                          .order = s->serial++,
                          .from = from,
                          .to = to,
+                         .life = life,
                          .n = n,
                          .bytes = es_xcalloc(1, n + 1)};
         memcpy(m.bytes, bytes, n);
@@ -71,14 +72,19 @@ static void post(sim *s, int from, int to, const void *bytes, size_t n)
     }
 }
 
-void sim_net_send(sim *s, int peer, const void *bytes, size_t n)
+static dm_addr addr_of(int peer, uint16_t life)
+{
+    return (dm_addr){.n = 3, .id = {(uint8_t)peer, (uint8_t)life, (uint8_t)(life >> 8)}};
+}
+
+void sim_net_send(sim *s, const dm_addr *to, const void *bytes, size_t n)
 {
     ProtobufCMessage *base;
     if (dm_decode(&espalier__wire__to_peer__descriptor, bytes, n, &base, NULL) != ES_OK)
-        sim_broken(s, "the coordinator sends what is no message", peer, (int64_t)n);
+        sim_broken(s, "the coordinator sends what is no message", to->id[0], (int64_t)n);
     sim_check_reply(s, (const dm_to_peer *)base);
     dm_message_free(&base);
-    post(s, 0, peer, bytes, n);
+    post(s, 0, to->id[0], (uint16_t)(to->id[1] | to->id[2] << 8), bytes, n);
 }
 
 static void tell(sim *s, int from, dm_from_peer *m)
@@ -88,7 +94,7 @@ static void tell(sim *s, int from, dm_from_peer *m)
     m->request_id = ++s->serial;
     if (dm_encode(&m->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
         abort();
-    post(s, from, 0, b.data, b.n);
+    post(s, from, 0, from == SIM_CLIENT ? 0 : s->workers[from - 1].life, b.data, b.n);
     free(b.data);
 }
 
@@ -107,7 +113,9 @@ static void worker_born(sim *s, int i)
 {
     sim_worker *w = &s->workers[i];
     worker_forget(w);
+    uint16_t life = (uint16_t)(w->life + 1);
     memset(w, 0, sizeof *w);
+    w->life = life;
     for (int k = 0; k < 16; k++)
         w->uid[k] = (uint8_t)es_rng_u32(&s->rng);
 }
@@ -603,14 +611,15 @@ void sim_deliver(sim *s)
         sim_message m = heap_pop(s);
         s->report->messages++;
         if (m.to == 0) {
-            dm_addr from = {.n = 1, .id = {(uint8_t)m.from}};
+            dm_addr from = addr_of(m.from, m.life);
             ProtobufCMessage *base = NULL;
             if (dm_decode(&espalier__wire__from_peer__descriptor, m.bytes, m.n, &base, NULL) != ES_OK)
                 abort();
             sim_note_finish(s, (const dm_from_peer *)base);
             dm_message_free(&base);
             dm_coord_deliver(s->c, &from, m.bytes, m.n);
-        } else if (m.to == SIM_CLIENT || s->now_ms >= s->workers[m.to - 1].silent_until_ms) {
+        } else if (m.to == SIM_CLIENT ||
+                   (m.life == s->workers[m.to - 1].life && s->now_ms >= s->workers[m.to - 1].silent_until_ms)) {
             ProtobufCMessage *base = NULL;
             if (dm_decode(&espalier__wire__to_peer__descriptor, m.bytes, m.n, &base, NULL) != ES_OK)
                 abort();

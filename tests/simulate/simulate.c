@@ -390,10 +390,7 @@ void sim_check_weights(sim *s, const Espalier__Wire__Granted *g)
 static int64_t sim_mono(es_clock *c) { return ((sim *)c)->now_ms * 1000000; }
 static int64_t sim_wall(es_clock *c) { return 1700000000000 + ((sim *)c)->now_ms + ((sim *)c)->wall_offset_ms; }
 
-static void sim_out(void *ctx, const dm_addr *to, const void *bytes, size_t n)
-{
-    sim_net_send(ctx, to->id[0], bytes, n);
-}
+static void sim_out(void *ctx, const dm_addr *to, const void *bytes, size_t n) { sim_net_send(ctx, to, bytes, n); }
 
 static void open_coordinator(sim *s)
 {

@@ -17,6 +17,7 @@ typedef struct sim_message {
     uint64_t order;
     int to; /* 0: the coordinator */
     int from;
+    uint16_t life; /* of the worker at the other end: a connection ends with its process */
     uint8_t *bytes;
     size_t n;
 } sim_message;
@@ -36,6 +37,7 @@ typedef struct sim_held {
 
 typedef struct sim_worker {
     uint8_t uid[16];
+    uint16_t life;
     bool welcomed;
     int64_t silent_until_ms; /* paused or dead */
     int64_t hello_at_ms, beat_at_ms, want_at_ms, act_at_ms;
@@ -112,7 +114,7 @@ void sim_spoil(sim *s, work_result *r, int kind); /* makes it wrong in shape or 
 /* peers.c */
 void sim_peers_start(sim *s);
 void sim_peers_stop(sim *s);
-void sim_net_send(sim *s, int peer, const void *bytes, size_t n); /* from the coordinator */
+void sim_net_send(sim *s, const dm_addr *to, const void *bytes, size_t n); /* from the coordinator */
 int64_t sim_next_event(const sim *s);
 void sim_deliver(sim *s);
 void sim_peers_act(sim *s);
