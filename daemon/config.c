@@ -129,6 +129,7 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
                                        "failures_max",
                                        "losses_max",
                                        "drain_after",
+                                       "hold_ms",
                                        "events_kept",
                                        "log_format",
                                        "weights_grace_s",
@@ -175,6 +176,7 @@ static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *e
     ES_RETURN(config_int(root, "failures_max", 1, 1000, &c->coord.failures_max, err));
     ES_RETURN(config_int(root, "losses_max", 0, 1000000, &c->coord.losses_max, err));
     ES_RETURN(config_int(root, "drain_after", 0, 1000000, &c->coord.drain_after, err));
+    ES_RETURN(config_int(root, "hold_ms", 1000, 86400000, &c->coord.hold_ms, err));
     ES_RETURN(config_limits(root, c, err));
     return es_yaml_get_i64(root, "events_kept", 1000, INT64_MAX / 2, &c->coord.events_kept, err);
 }

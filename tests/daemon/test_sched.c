@@ -412,6 +412,36 @@ START_TEST(why_says_what_a_job_waits_for)
     }
 END_TEST
 
+START_TEST(why_of_a_gang_that_gives_way)
+    {
+        world *w = world_new(es_test_dir());
+        held h[4];
+        w->options.hold_ms = 10000;
+        dm_coord_set_options(w->c, &w->options);
+        submit(w, "one", "u", 0, "accuracy: max", 1);
+        submit(w, "two", "v", 0, "accuracy: max", 1);
+        for (int i = 1; i <= 3; i++)
+            world_hello(w, i, 1);
+        h[1] = want(w, 1);
+        h[2] = want(w, 2);
+        h[3] = (held){0};
+        submit(w, "gang", "x", 0, "accuracy: max", 3);
+        ck_assert_uint_eq(want(w, 3).job, 0);
+        world_noops(w, "n", 5, 0);
+        world_turn(w);
+        ck_assert_uint_eq(taken(w, 3).job, 0); /* kept */
+        why(w, 3, "waits for 3 free workers of one machine kind; 1 of 3 are free and kept for it");
+        for (int i = 0; i < 11; i++) {
+            world_pass(w, 1000);
+            for (int k = 1; k <= 3; k++)
+                say(w, k, h[k]);
+        }
+        why(w, 3, "waits for 3 free workers of one machine kind, 0 are; lets smaller jobs go first for");
+        ck_assert_uint_ne(taken(w, 3).job, 0);
+        world_free(&w);
+    }
+END_TEST
+
 START_TEST(why_of_drained_backoff_and_set_aside)
     {
         world *w = world_new(es_test_dir());
@@ -455,4 +485,5 @@ ES_TEST_MAIN("sched", the_lowest_priority_makes_room_at_its_next_step, equals_an
              a_gang_clears_as_many_workers_as_it_needs, users_then_searches_get_equal_time,
              who_comes_late_gets_a_share_and_no_arrears, small_jobs_share_a_device_while_their_memory_fits,
              a_job_too_large_for_one_worker_waits_for_a_larger, latency_is_measured_alone,
-             why_says_what_a_job_waits_for, why_of_drained_backoff_and_set_aside, a_job_set_aside_keeps_its_logs)
+             why_says_what_a_job_waits_for, why_of_a_gang_that_gives_way, why_of_drained_backoff_and_set_aside,
+             a_job_set_aside_keeps_its_logs)
