@@ -102,6 +102,7 @@ def damaged_databases(rig):
     worker = rig.worker()
     search = rig.submit(rig.search("small"))
     rig.wait_done(search)
+    rig.good("backup")
     for p in (worker, coordinator):
         p.terminate()
         check(rig.ends(p) == 0, "ends cleanly")
@@ -118,7 +119,8 @@ def damaged_databases(rig):
                 check(r.returncode == 1, "%s, %s: exit %d: %s%s" % (name, what, r.returncode, r.stdout, r.stderr))
                 check(name in r.stderr and ("damaged" in r.stderr or "not an Espalier" in r.stderr), "%s, %s: says %s" % (name, what, r.stderr))
                 if "damaged" in r.stderr:
-                    check("backup" in r.stderr, "%s, %s: says what to do: %s" % (name, what, r.stderr))
+                    check(args or "the last good backup is " + rig.path("copy", "backups") in r.stderr, "%s, %s: says what to do: %s" % (
+                        name, what, r.stderr))
 
 
 def flipped_bytes(rig):
