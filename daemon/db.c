@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "base/arena.h"
+#include "daemon/pagesum.h"
 
 enum { DB_STATEMENTS = 512, DB_CHECK_BYTES_MAX = 64 << 20 };
 
@@ -32,6 +33,9 @@ struct dm_db {
 static es_status db_fail(dm_db *db, int rc, const char *doing, es_error *err)
 {
     const char *text = db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(rc);
+    if (rc == SQLITE_IOERR_DATA || (db->handle && sqlite3_extended_errcode(db->handle) == SQLITE_IOERR_DATA))
+        return es_fail(err, ES_CORRUPT, db->path,
+                       "%s: the database is damaged (a page is not as it was written); restore the last backup", doing);
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return es_fail(err, ES_DISK_FULL, db->path, "%s: the disk is full; nothing was acknowledged, make room", doing);
@@ -158,6 +162,9 @@ static es_status db_configure(dm_db *db, const dm_db_options *o, es_error *err)
         ES_RETURN(db_exec(db, "PRAGMA locking_mode = EXCLUSIVE", "opening", err));
     int64_t version;
     ES_RETURN(db_identify(db, &version, err));
+    int sum = DM_PAGESUM_BYTES;
+    if (!o->vfs && version == 0)
+        sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_RESERVE_BYTES, &sum);
     if (o->shrinks && version == 0) /* only before the first table */
         ES_RETURN(db_exec(db, "PRAGMA auto_vacuum = INCREMENTAL", "opening", err));
     ES_RETURN(db_one_pragma_text(db, "PRAGMA journal_mode = WAL", mode, sizeof mode, err));
@@ -183,8 +190,8 @@ es_status dm_db_open(const dm_db_options *o, dm_db **out, es_error *err)
     snprintf(db->path, sizeof db->path, "%s", o->path);
     snprintf(db->schema, sizeof db->schema, "%s", o->schema);
     snprintf(db->vfs, sizeof db->vfs, "%s", o->vfs ? o->vfs : "");
-    int rc =
-        sqlite3_open_v2(o->path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, o->vfs);
+    int rc = sqlite3_open_v2(o->path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                             o->vfs ? o->vfs : dm_pagesum_vfs());
     if (rc != SQLITE_OK) {
         s = db_fail(db, rc, "opening", err);
         goto fail;
@@ -407,8 +414,13 @@ es_status dm_copy_begin(dm_db *db, const char *path, dm_copy **out, es_error *er
     es_status s = ES_OK;
     c->db = db;
     snprintf(c->path, sizeof c->path, "%s", path);
-    int rc = sqlite3_open_v2(path, &c->to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-    if (rc == SQLITE_OK) /* of no use before it is whole: no journal, one sync at the end */
+    int64_t page = 0;
+    int rc = sqlite3_open_v2(path, &c->to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, dm_pagesum_vfs());
+    int reserved = -1; /* asks */
+    sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved);
+    if (rc == SQLITE_OK && reserved == DM_PAGESUM_BYTES && db_pragma_i64(db, "PRAGMA page_size", &page, err) == ES_OK)
+        dm_pagesum_expect(c->to, (int)page); /* its first pages may be written before the one that says so */
+    if (rc == SQLITE_OK)                     /* of no use before it is whole: no journal, one sync at the end */
         rc = sqlite3_exec(c->to, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF", NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         c->b = sqlite3_backup_init(c->to, "main", db->handle, "main");

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "daemon/pagesum.h"
 #include "supernet/searchfile.h"
 #include "tests/bench/queue_rig.h"
 
@@ -348,7 +349,7 @@ void qr_history(uint64_t finished, uint64_t waiting)
     qr_stop();
     snprintf(path, sizeof path, "%s/state.db", qr_dir);
     double t0 = qr_now_s();
-    if (sqlite3_open(path, &db) != SQLITE_OK)
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, dm_pagesum_vfs()) != SQLITE_OK)
         qr_die("open", NULL);
     snprintf(sql, sizeof sql,
              "PRAGMA synchronous=OFF; BEGIN;"

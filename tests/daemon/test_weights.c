@@ -2,6 +2,7 @@
 #include <sqlite3.h>
 
 #include "base/hash.h"
+#include "daemon/pagesum.h"
 #include "daemon/weights.h"
 #include "tests/check_main.h"
 
@@ -329,7 +330,7 @@ START_TEST(damage_to_chunks_and_manifests_is_found)
             put_chunk("beta", false);
             put_version("supernet", abc, 2, 9);
             ck_assert_ok_err(dm_weights_check(w, NULL, NULL, &err), &err);
-            ck_assert_int_eq(sqlite3_open(path, &db), SQLITE_OK);
+            ck_assert_int_eq(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, dm_pagesum_vfs()), SQLITE_OK);
             ck_assert_int_eq(sqlite3_exec(db, harm[i], NULL, NULL, NULL), SQLITE_OK);
             sqlite3_close(db);
             ck_assert_status(dm_weights_check(w, NULL, NULL, &err), ES_CORRUPT);

@@ -59,6 +59,9 @@ def old_searches_go_on(rig):
 
 
 def newer_schemas_are_refused(rig):
+    newest = max(int(re.search(r"-(\d+)\.sql$", p).group(1)) for p in glob.glob(os.path.join(FIXTURES, "state-*.sql")))
+    for db in ("state", "weights"):
+        build(rig, db, newest, rig.path("state"))
     p = rig.coordinator()
     p.terminate()
     check(rig.ends(p) == 0, "ends cleanly")
