@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "kernels/collective_ring.h"
 
-enum { KEY = 16, MAGIC = 0x314e4745, STRANGERS = 32 };
+enum { KEY = 16, MAGIC = 0x314e4745, STRANGERS = 32, PATIENCE_MS = 2000 };
 
 typedef enum word_kind { WORD_HERE = 1, WORD_NEXT, WORD_LINK } word_kind;
 
@@ -52,6 +52,7 @@ typedef struct meeting {
     struct stranger {
         int fd;
         size_t got;
+        int64_t since_ms;
         word said;
     } strangers[STRANGERS]; /* connections that have not said all yet */
 } meeting;
@@ -254,17 +255,28 @@ static void listen_to(meeting *m, struct stranger *s)
         place_stranger(m, s);
 }
 
-static void accept_one(meeting *m)
+/* A place for one more: free, or of somebody who connected long ago and says nothing. NULL: not now, it waits in the listener's queue. */
+static struct stranger *place_for_one(meeting *m)
 {
-    int one = 1, fd = accept4(m->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), at = 0;
+    struct stranger *oldest = &m->strangers[0];
+    for (int i = 0; i < STRANGERS; i++) {
+        struct stranger *s = &m->strangers[i];
+        if (s->fd < 0)
+            return s;
+        if (s->since_ms < oldest->since_ms)
+            oldest = s;
+    }
+    return now_ms() - oldest->since_ms >= PATIENCE_MS ? oldest : NULL;
+}
+
+static void accept_one(meeting *m, struct stranger *at)
+{
+    int one = 1, fd = accept4(m->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    for (int i = 0; i < STRANGERS; i++)
-        if (m->strangers[i].fd < 0)
-            at = i;
-    close_fd(&m->strangers[at].fd); /* all taken: somebody connects and says nothing; the oldest slot goes */
-    m->strangers[at] = (struct stranger){.fd = fd};
+    close_fd(&at->fd);
+    *at = (struct stranger){.fd = fd, .since_ms = now_ms()};
 }
 
 static es_status accept_turn(meeting *m, const char *what, es_error *err)
@@ -273,14 +285,15 @@ static es_status accept_turn(meeting *m, const char *what, es_error *err)
     ES_RETURN(wait_turn(m, what, err));
     for (int i = 0; i < STRANGERS; i++)
         p[i] = (struct pollfd){.fd = m->strangers[i].fd, .events = POLLIN};
-    p[STRANGERS] = (struct pollfd){.fd = m->listener, .events = POLLIN};
+    struct stranger *at = place_for_one(m);
+    p[STRANGERS] = (struct pollfd){.fd = at ? m->listener : -1, .events = POLLIN};
     if (poll(p, STRANGERS + 1, KN_RING_TICK_MS) <= 0)
         return ES_OK;
     for (int i = 0; i < STRANGERS; i++)
         if (m->strangers[i].fd >= 0 && p[i].revents != 0)
             listen_to(m, &m->strangers[i]);
-    if (p[STRANGERS].revents != 0)
-        accept_one(m);
+    if (at && p[STRANGERS].revents != 0)
+        accept_one(m, place_for_one(m));
     return ES_OK;
 }
 

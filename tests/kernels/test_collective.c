@@ -8,7 +8,7 @@
 #include "base/rng.h"
 #include "tests/check_main.h"
 
-enum { RANKS_MAX = 4, ELEMENTS = 10007 };
+enum { RANKS_MAX = 48, FEW = 4, ELEMENTS = 10007 };
 
 typedef int (*rank_body)(int rank, int size, kn_collective *c);
 
@@ -128,7 +128,7 @@ static int sums(int rank, int size, kn_collective *c)
 
 START_TEST(sums_of_pieces)
     {
-        for (int size = 1; size <= RANKS_MAX; size++)
+        for (int size = 1; size <= FEW; size++)
             all_end_well(size, sums);
     }
 END_TEST
@@ -154,8 +154,31 @@ static int shares(int rank, int size, kn_collective *c)
 
 START_TEST(broadcast_and_gather)
     {
-        for (int size = 2; size <= RANKS_MAX; size++)
+        for (int size = 2; size <= FEW; size++)
             all_end_well(size, shares);
+    }
+END_TEST
+
+/* More at once than rank 0 listens to at once. */
+static int many(int rank, int size, kn_collective *c)
+{
+    float sum[64] = {(float)rank};
+    uint32_t mine = (uint32_t)rank, all[RANKS_MAX];
+    const kn_param_def d = {.count = 64, .shape = {1, {64, 1, 1, 1, 1}}};
+    const kn_box box = {{0}, {64, 1, 1, 1, 1}};
+    const kn_piece piece = kn_piece_of(&d, &box);
+    EXPECT(kn_collective_gather(c, &mine, sizeof mine, all, &err) == ES_OK);
+    for (int r = 0; r < size; r++)
+        EXPECT(all[r] == (uint32_t)r);
+    EXPECT(kn_collective_reduce(c, sum, &piece, 1, 1, &err) == ES_OK);
+    EXPECT(kn_collective_join(c, &err) == ES_OK);
+    EXPECT(sum[0] == (float)(size * (size - 1) / 2) && sum[1] == 0);
+    return 0;
+}
+
+START_TEST(many_ranks_meet)
+    {
+        all_end_well(RANKS_MAX, many);
     }
 END_TEST
 
@@ -185,7 +208,7 @@ static int until_failure(int rank, int size, kn_collective *c)
 
 START_TEST(a_killed_rank_is_noticed_by_all)
     {
-        for (int size = 2; size <= RANKS_MAX; size++) {
+        for (int size = 2; size <= FEW; size++) {
             int64_t start = now_ms();
             gang g = start_ranks(size, 10000, until_failure);
             ck_assert_int_eq(ended(&g, size - 1), 128 + SIGKILL);
@@ -348,7 +371,7 @@ START_TEST(strangers_do_not_get_in)
     }
 END_TEST
 
-ES_TEST_MAIN("collective", sums_of_pieces, broadcast_and_gather, a_killed_rank_is_noticed_by_all,
+ES_TEST_MAIN("collective", sums_of_pieces, broadcast_and_gather, many_ranks_meet, a_killed_rank_is_noticed_by_all,
              a_rank_that_dies_while_meeting_is_noticed, a_lost_rank_is_noticed_without_asking,
              a_silent_rank_is_given_up, a_difference_is_an_error, bad_ids_and_lonely_ranks_are_refused,
              strangers_do_not_get_in)
