@@ -164,22 +164,26 @@ template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t
 
 es_status kn_cuda_depthwise_open(es_error *err)
 {
-    STAGE_ALLOW((rows_kernel<3, 1, false, false, false>));
-    STAGE_ALLOW((rows_kernel<3, 1, false, true, false>));
-    STAGE_ALLOW((rows_kernel<3, 1, false, false, true>));
-    STAGE_ALLOW((rows_kernel<3, 1, true, false, false>));
-    STAGE_ALLOW((rows_kernel<3, 1, true, false, true>));
-    STAGE_ALLOW((rows_kernel<5, 1, false, false, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, false, true, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, false, false, true>));
-    STAGE_ALLOW((rows_kernel<5, 1, true, false, false>));
-    STAGE_ALLOW((rows_kernel<5, 1, true, false, true>));
-    STAGE_ALLOW((rows_kernel<3, 2, false, false, false>));
-    STAGE_ALLOW((rows_kernel<3, 2, false, true, false>));
-    STAGE_ALLOW((rows_kernel<3, 2, false, false, true>));
-    STAGE_ALLOW((rows_kernel<5, 2, false, false, false>));
-    STAGE_ALLOW((rows_kernel<5, 2, false, true, false>));
-    STAGE_ALLOW((rows_kernel<5, 2, false, false, true>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_STATS, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_NORM, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_PLAIN, true>));
+    STAGE_ALLOW((rows_kernel<3, 1, true, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<3, 1, true, ROWS_PLAIN, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, ROWS_STATS, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, ROWS_NORM, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, false, ROWS_PLAIN, true>));
+    STAGE_ALLOW((rows_kernel<5, 1, true, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<5, 1, true, ROWS_PLAIN, true>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, ROWS_STATS, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, ROWS_NORM, false>));
+    STAGE_ALLOW((rows_kernel<3, 2, false, ROWS_PLAIN, true>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, ROWS_PLAIN, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, ROWS_STATS, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, ROWS_NORM, false>));
+    STAGE_ALLOW((rows_kernel<5, 2, false, ROWS_PLAIN, true>));
     STAGE_ALLOW((rows_dx_kernel<3, false>));
     STAGE_ALLOW((rows_dx_kernel<3, true>));
     STAGE_ALLOW((rows_dx_kernel<5, false>));
@@ -187,7 +191,7 @@ es_status kn_cuda_depthwise_open(es_error *err)
     return ES_OK;
 }
 
-/* With three outputs (fuse.cu): also mean and variance of each channel of y. */
+/* With three outputs (fuse.cu): also mean and variance of each channel of y. With six inputs: gamma, beta, mean and variance of the norm that y goes through. */
 static dw_args forward_args(const kn_call *c)
 {
     dw_args a = geometry(c, &c->in[0].shape, &c->out[0].shape, c->in[1].shape.d[0]);
@@ -205,12 +209,38 @@ extern "C" size_t kn_cuda_depthwise_scratch(const kn_call *c)
     return rows > plain ? rows : plain;
 }
 
+extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err);
+
+static es_status with_norm(const kn_call *c, const dw_args *a, es_error *err)
+{
+    ES_ASSERT(!a->accumulate); /* plan_fuse.c */
+    if (rows_fit(a)) {
+        rows_stats s = {};
+        s.gamma = (const float *)c->in[2].p, s.beta = (const float *)c->in[3].p;
+        s.mean = (float *)c->in[4].p, s.var = (float *)c->in[5].p; /* only read */
+        s.eps = c->a->eps, s.act = c->a->act;
+        rows_as<false, ROWS_NORM, false>(a, s, kn_cuda(c)->sms, kn_stream(c));
+        KN_LAUNCHED("depthwise");
+        return ES_OK;
+    }
+    forward<false>(a, kn_cuda(c)->sms, kn_stream(c)); /* and the norm in place */
+    KN_LAUNCHED("depthwise");
+    kn_call norm = *c;
+    norm.n_in = 5;
+    norm.in[0] = c->out[0];
+    for (int k = 1; k < 5; k++)
+        norm.in[k] = c->in[k + 1];
+    return kn_cuda_batch_norm_infer(&norm, err);
+}
+
 extern "C" es_status kn_cuda_depthwise(const kn_call *c, es_error *err)
 {
     dw_args a = forward_args(c);
     const bool stats = c->n_out == 3;
     if (kn_shape_count(&c->out[0].shape) == 0)
         return ES_OK;
+    if (c->n_in == 6)
+        return with_norm(c, &a, err);
     if (stats && !a.accumulate && rows_fit(&a)) {
         const rows_stats s = {(float *)c->scratch, (float *)c->out[1].p, (float *)c->out[2].p, kn_cuda(c)->arrived};
         rows<false>(&a, &s, kn_cuda(c)->sms, kn_stream(c));

@@ -7,6 +7,7 @@
 #ifndef KN_CUDA_DEPTHWISE_ROWS_CUH
 #define KN_CUDA_DEPTHWISE_ROWS_CUH
 
+#include "kernels/cuda/act.cuh"
 #include "kernels/cuda/depthwise_stage.cuh"
 
 template <int K, bool FLIP>
@@ -30,7 +31,10 @@ struct rows_output {
     int columns, c; /* columns: how many of the 4 exist, 0 for a thread without */
 };
 
-/* Sums of what a thread stores: of its two channels, then of their squares. */
+/* What becomes of a sum on its way out: nothing; it is counted for the statistics of the norm that follows; a norm with given statistics and its activation. */
+enum { ROWS_PLAIN, ROWS_STATS, ROWS_NORM };
+
+/* Sums of what a thread stores: of its two channels, then of their squares. ROWS_NORM: its channels' scales, then shifts. */
 struct rows_sums {
     float v[4];
 };
@@ -44,9 +48,20 @@ static __device__ __forceinline__ void rows_old(uint32_t (&old)[STAGE_T], const 
             old[t] = *(const uint32_t *)(o.at + (int64_t)t * o.c);
 }
 
-template <bool STATS, bool ADD>
+static __device__ __forceinline__ float rows_act(int act, float x)
+{
+    switch (act) {
+    case KN_ACT_SILU: return kn_act_any<true>(KN_ACT_SILU, 0, x);
+    case KN_ACT_HSWISH: return kn_act_any<true>(KN_ACT_HSWISH, 0, x);
+    case KN_ACT_RELU: return kn_act_any<true>(KN_ACT_RELU, 0, x);
+    case KN_ACT_RELU6: return kn_act_any<true>(KN_ACT_RELU6, 0, x);
+    default: return x; /* fuse.cu asks for no other */
+    }
+}
+
+template <int MODE, bool ADD>
 static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows_output &o, bool row_exists,
-                                                  rows_sums &sums, const uint32_t (&old)[STAGE_T])
+                                                  rows_sums &sums, const uint32_t (&old)[STAGE_T], int act)
 {
     if (row_exists) {
 #pragma unroll
@@ -56,8 +71,13 @@ static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows
                     acc[t][0] += stage_low(old[t]);
                     acc[t][1] += stage_high(old[t]);
                 }
+                if (MODE == ROWS_NORM) {
+#pragma unroll
+                    for (int v = 0; v < 2; v++)
+                        acc[t][v] = rows_act(act, fmaf(acc[t][v], sums.v[v], sums.v[2 + v]));
+                }
                 *(__nv_bfloat162 *)(o.at + (int64_t)t * o.c) = __floats2bfloat162_rn(acc[t][0], acc[t][1]);
-                if (STATS) {
+                if (MODE == ROWS_STATS) {
                     sums.v[0] += acc[t][0], sums.v[1] += acc[t][1];
                     sums.v[2] = fmaf(acc[t][0], acc[t][0], sums.v[2]);
                     sums.v[3] = fmaf(acc[t][1], acc[t][1], sums.v[3]);
@@ -87,7 +107,21 @@ static __device__ __forceinline__ rows_output rows_open(const dw_args &a, const 
 struct rows_stats {
     float *partial, *mean, *var;
     unsigned *arrived;
+    /* ROWS_NORM: mean and var are given. */
+    const float *gamma, *beta;
+    float eps;
+    int act;
 };
+
+static __device__ __forceinline__ void rows_coefficients(const rows_stats &s, int channel, int channels, rows_sums &to)
+{
+#pragma unroll
+    for (int v = 0; v < 2; v++) {
+        const int c = channel + v < channels ? channel + v : 0;
+        to.v[v] = (s.gamma ? s.gamma[c] : 1.f) * rsqrtf(s.var[c] + s.eps);
+        to.v[2 + v] = (s.beta ? s.beta[c] : 0.f) - s.mean[c] * to.v[v];
+    }
+}
 
 static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const stage_grid &g, const rows_stats &s,
                                                          const rows_sums &sums, float *shared)
@@ -146,7 +180,7 @@ static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const
 }
 
 /* Forward of stride S; with FLIP, dx of stride 1 (then a.x is dy). An input row iy reaches output rows (iy + P - ky) / S. */
-template <int K, int S, bool FLIP, bool STATS, bool ADD>
+template <int K, int S, bool FLIP, int MODE, bool ADD>
 static __global__ void __launch_bounds__(256, 2)
     rows_kernel(const __grid_constant__ dw_args a, const stage_grid g, const rows_stats stats)
 {
@@ -170,6 +204,8 @@ static __global__ void __launch_bounds__(256, 2)
         stage_commit();
     }
     rows_weights<K, FLIP>(w, a, p.channel);
+    if (MODE == ROWS_NORM)
+        rows_coefficients(stats, p.channel, a.c, sums);
     for (int round = 0; round < p.rounds; round++) {
         rows_output out = rows_open(a, g, p, round, a.oh, a.ow);
         float acc[NS][STAGE_T][2] = {}; /* output row oy is acc[oy % NS] */
@@ -212,10 +248,10 @@ static __global__ void __launch_bounds__(256, 2)
                     use = use + stage_bytes == end ? base0 : use + stage_bytes;
                 }
                 if ((u + P - K + 1 + 4 * U) % S == 0)
-                    rows_store<STATS, ADD>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, row_exists, sums, old);
+                    rows_store<MODE, ADD>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, row_exists, sums, old, stats.act);
             }
     }
-    if (STATS)
+    if (MODE == ROWS_STATS)
         rows_finish_stats(a, g, stats, sums, (float *)buffer);
 }
 
@@ -285,7 +321,7 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
                     uint32_t old[STAGE_T];
                     if (ADD && iy >= 0 && iy < a.h)
                         rows_old(old, out);
-                    rows_store<false, ADD>(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h, none, old);
+                    rows_store<ROWS_PLAIN, ADD>(acc[(2 * u - P + r + NS) % NS], out, iy >= 0 && iy < a.h, none, old, 0);
                 }
             }
     }
@@ -322,28 +358,28 @@ static void rows_launch(F *kernel, const dw_args *a, int width, int step, int ha
               dim3((unsigned)(STAGE_PAIRS * g.tiles * g.images)), (size_t)bytes, stream, *a, g, rest...);
 }
 
-template <bool FLIP, bool STATS, bool ADD>
+template <bool FLIP, int MODE, bool ADD>
 static void rows_as(const dw_args *a, const rows_stats &stats, int sms, cudaStream_t stream)
 {
     if (a->k == 3 && a->stride == 1)
-        rows_launch(rows_kernel<3, 1, FLIP, STATS, ADD>, a, a->ow, 4, 2, sms, stream, stats);
+        rows_launch(rows_kernel<3, 1, FLIP, MODE, ADD>, a, a->ow, 4, 2, sms, stream, stats);
     else if (a->k == 5 && a->stride == 1)
-        rows_launch(rows_kernel<5, 1, FLIP, STATS, ADD>, a, a->ow, 4, 4, sms, stream, stats);
+        rows_launch(rows_kernel<5, 1, FLIP, MODE, ADD>, a, a->ow, 4, 4, sms, stream, stats);
     else if (a->k == 3)
-        rows_launch(rows_kernel<3, 2, false, STATS, ADD>, a, a->ow, 8, 1, sms, stream, stats);
+        rows_launch(rows_kernel<3, 2, false, MODE, ADD>, a, a->ow, 8, 1, sms, stream, stats);
     else
-        rows_launch(rows_kernel<5, 2, false, STATS, ADD>, a, a->ow, 8, 3, sms, stream, stats);
+        rows_launch(rows_kernel<5, 2, false, MODE, ADD>, a, a->ow, 8, 3, sms, stream, stats);
 }
 
 /* With `stats`, which is not combined with adding. */
 template <bool FLIP> static void rows(const dw_args *a, const rows_stats *stats, int sms, cudaStream_t stream)
 {
     if (!FLIP && stats)
-        rows_as<false, true, false>(a, *stats, sms, stream);
+        rows_as<false, ROWS_STATS, false>(a, *stats, sms, stream);
     else if (a->accumulate)
-        rows_as<FLIP, false, true>(a, rows_stats{}, sms, stream);
+        rows_as<FLIP, ROWS_PLAIN, true>(a, rows_stats{}, sms, stream);
     else
-        rows_as<FLIP, false, false>(a, rows_stats{}, sms, stream);
+        rows_as<FLIP, ROWS_PLAIN, false>(a, rows_stats{}, sms, stream);
 }
 
 /* dx of stride 2; a.x is dy. */

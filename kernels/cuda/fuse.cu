@@ -2,6 +2,8 @@
  *
  *     DEPTHWISE -> BATCH_NORM      the convolution makes mean and variance while its results are in registers: it has three outputs then, (y, mean, var), and the norm,
  *                                  with its statistics given, is a BATCH_NORM_INFER. One read of y less.
+ *     DEPTHWISE -> BATCH_NORM_INFER    (bf16, statistics from parameters, nobody else reads the convolution) the convolution normalises what it stores, and has six inputs
+ *                                  then: (x, w, gamma, beta, mean, var). One read and one write of y less.
  *     BLEND                        all at the end (blend.cu)
  *
  * The ops keep their names (a plan's work graph is not a user's graph).
@@ -46,12 +48,56 @@ static void statistics_inside(kn_graph *w, uint32_t norm, kn_val *to)
     n->n_out = 1;
 }
 
+/* The norm's node becomes the convolution: its parameters come before it, perhaps behind the convolution's old place. */
+static void norm_inside(kn_plan *p, uint32_t norm, const uint32_t *reads)
+{
+    kn_graph *w = p->w;
+    kn_node *n = &w->nodes[norm];
+    const kn_val x = n->in[0];
+    const uint32_t producer = w->values[x].node;
+    const kn_node d = w->nodes[producer];
+    const kn_act act = n->a.act;
+    if (d.op != KN_OP_DEPTHWISE || d.n_out != 1 || d.n_in != 2 || reads[x] != 1)
+        return;
+    if (act != KN_ACT_NONE && act != KN_ACT_SILU && act != KN_ACT_HSWISH && act != KN_ACT_RELU && act != KN_ACT_RELU6)
+        return;
+    for (int k = 3; k < 5; k++)
+        if (w->nodes[w->values[n->in[k]].node].op != KN_OP_PARAM)
+            return;
+    const float eps = n->a.eps;
+    for (int k = 5; k > 1; k--)
+        n->in[k] = n->in[k - 1];
+    n->in[0] = d.in[0];
+    n->in[1] = d.in[1];
+    n->n_in = 6;
+    n->op = KN_OP_DEPTHWISE;
+    n->a = d.a;
+    n->a.act = act;
+    n->a.eps = eps;
+    kn_plan_drop(p, producer);
+}
+
+static void norms_inside(kn_plan *p)
+{
+    const kn_graph *w = p->w;
+    uint32_t *reads = (uint32_t *)es_xcalloc(w->n_values, sizeof *reads);
+    for (uint32_t i = 0; i < w->n_nodes; i++)
+        for (int k = 0; k < w->nodes[i].n_in; k++)
+            reads[w->nodes[i].in[k]]++;
+    for (uint32_t i = 0; i < w->n_nodes; i++)
+        if (w->nodes[i].op == KN_OP_BATCH_NORM_INFER)
+            norm_inside(p, i, reads);
+    free(reads);
+}
+
 es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err)
 {
     kn_graph *w = p->w;
     uint32_t norms = 0;
     (void)d;
     (void)err;
+    if (p->options.precision == KN_PRECISION_BF16)
+        norms_inside(p);
     for (uint32_t i = 0; i < w->n_nodes; i++)
         norms += w->nodes[i].op == KN_OP_BATCH_NORM;
     if (norms > 0) {

@@ -355,4 +355,105 @@ START_TEST(statistics)
     }
 END_TEST
 
-ES_TEST_MAIN("cuda_bf16", kernels, statistics)
+/* A depthwise convolution and a norm with given statistics, all from parameters; the result as bf16. `out` has room for as many floats. */
+static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, kn_act act, bool no_fuse,
+                      const float *x, uint64_t seed, float *out)
+{
+    const int c = shape->d[3];
+    kn_params *p[KN_SETS] = {kn_params_new(), kn_params_new()};
+    kn_weights *w[KN_SETS] = {NULL};
+    kn_param id[5];
+    es_error err = {0};
+    ck_assert_ok_err(kn_params_add(p[0], "w", KN_SHAPE(k, k, c), KN_INIT_HE_OUT, KN_PARAM_DEPTHWISE, &id[0], &err),
+                     &err);
+    ck_assert_ok_err(kn_params_add(p[0], "gamma", KN_SHAPE(c), KN_INIT_UNIFORM_IN, 0, &id[1], &err), &err);
+    ck_assert_ok_err(kn_params_add(p[0], "beta", KN_SHAPE(c), KN_INIT_UNIFORM_IN, 0, &id[2], &err), &err);
+    ck_assert_ok_err(kn_params_add(p[1], "mean", KN_SHAPE(c), KN_INIT_UNIFORM_IN, 0, &id[3], &err), &err);
+    ck_assert_ok_err(kn_params_add(p[1], "var", KN_SHAPE(c), KN_INIT_ONE, 0, &id[4], &err), &err);
+    kn_graph *g = NULL;
+    kn_plan *plan = NULL;
+    kn_workspace *ws = NULL;
+    for (int i = 0; i < KN_SETS; i++) {
+        kn_params_seal(p[i]);
+        ck_assert_ok_err(kn_weights_new(dev, p[i], 0, &w[i], &err), &err);
+        ck_assert_ok_err(kn_weights_init(w[i], seed, &err), &err);
+    }
+    g = kn_graph_new((const kn_params *const *)p);
+    kn_val y = kn_depthwise(g, kn_scale(g, kn_input(g, 0, *shape, KN_F32), 2.0f), kn_param_slice(g, 0, id[0], NULL),
+                            stride, k / 2, 1);
+    y = kn_batch_norm_infer(g, y, kn_param_slice(g, 0, id[1], NULL), kn_param_slice(g, 0, id[2], NULL),
+                            kn_param_slice(g, 1, id[3], NULL), kn_param_slice(g, 1, id[4], NULL), 1e-3f, act);
+    kn_output_kept(g, 0, y);
+    const kn_shape s = kn_shape_of(g, y);
+    const size_t n = (size_t)kn_shape_count(&s);
+    kn_tensor in = {.p = (void *)(uintptr_t)x, .shape = *shape, .dtype = KN_F32};
+    in = on_device(dev, &in, false);
+    kn_binding b = {.in = {in.p}, .weights = {w[0], w[1]}, .seed = 1};
+    uint16_t *half = malloc(n * sizeof *half);
+    ck_assert_uint_eq(kn_kept_bytes(KN_PRECISION_BF16, &s), n * sizeof *half);
+    ck_assert_ok_err(kn_device_alloc(dev, n * sizeof *half, &b.out[0], &err), &err);
+    const kn_plan_options o = {.precision = KN_PRECISION_BF16, .no_fuse = no_fuse};
+    ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
+    ck_assert_int_eq((int)kn_plan_steps(plan), no_fuse ? 4 : act == KN_ACT_GELU ? 3 : 2);
+    ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
+    ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
+    ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
+    ck_assert_ok_err(kn_device_download(dev, half, b.out[0], n * sizeof *half, &err), &err);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = (uint32_t)half[i] << 16;
+        memcpy(&out[i], &u, sizeof u);
+    }
+    free(half);
+    kn_device_free(dev, b.out[0]);
+    kn_device_free(dev, in.p);
+    kn_workspace_destroy(&ws);
+    kn_plan_destroy(&plan);
+    kn_graph_destroy(&g);
+    for (int i = 0; i < KN_SETS; i++) {
+        kn_weights_destroy(&w[i]);
+        kn_params_destroy(&p[i]);
+    }
+}
+
+/* A norm with given statistics inside the convolution before it, on every kernel that may make it. */
+START_TEST(normalised)
+    {
+        static const struct {
+            int n, h, w, c, k, stride;
+            kn_act act;
+        } trial[] = {{3, 7, 9, 24, 3, 1, KN_ACT_SILU},    {33, 4, 4, 72, 5, 1, KN_ACT_HSWISH},
+                     {2, 12, 112, 40, 5, 1, KN_ACT_NONE}, {12800, 1, 2, 8, 3, 1, KN_ACT_RELU},
+                     {5, 9, 7, 64, 3, 2, KN_ACT_RELU6},   {7, 14, 14, 96, 5, 2, KN_ACT_SILU},
+                     {1, 3, 3, 8, 3, 1, KN_ACT_GELU},     {2, 5, 6, 7, 3, 1, KN_ACT_SILU},
+                     {2, 9, 8, 16, 7, 1, KN_ACT_SILU}};
+        kn_device *dev = open_accelerator();
+        if (dev == NULL)
+            return;
+        for (size_t i = 0; i < sizeof trial / sizeof *trial; i++) {
+            const kn_shape s = KN_SHAPE(trial[i].n, trial[i].h, trial[i].w, trial[i].c);
+            const int oh = (trial[i].h - 1) / trial[i].stride + 1, ow = (trial[i].w - 1) / trial[i].stride + 1;
+            const int64_t count = kn_shape_count(&s), size = (int64_t)trial[i].n * oh * ow * trial[i].c;
+            es_rng r = es_rng_make(12, ES_USE_TEST, i);
+            float *x = malloc((size_t)count * sizeof *x), *got[2];
+            double worst = 0, largest = 0.01;
+            for (int64_t k = 0; k < count; k++)
+                x[k] = es_rng_normal(&r) + 0.5f;
+            for (int run = 0; run < 2; run++) {
+                got[run] = malloc((size_t)size * sizeof *got[run]);
+                run_given(dev, &s, trial[i].k, trial[i].stride, trial[i].act, run == 1, x, i, got[run]);
+            }
+            for (int64_t k = 0; k < size; k++) {
+                double e = fabs((double)got[0][k] - (double)got[1][k]);
+                worst = isnan(e) ? INFINITY : fmax(worst, e);
+                largest = fmax(largest, fabs((double)got[1][k]));
+            }
+            ck_assert_msg(worst / largest < 0.02, "trial %zu: fused and not differ by %g of %g", i, worst, largest);
+            free(x);
+            free(got[0]);
+            free(got[1]);
+        }
+        kn_device_close(&dev);
+    }
+END_TEST
+
+ES_TEST_MAIN("cuda_bf16", kernels, statistics, normalised)
