@@ -21,6 +21,8 @@ for arch in max min; do
 done
 echo "subnet evaluation, mbconv32, 2,048 calibration + 10,000 test images"
 "$build/tests/bench/bench_evaluate" --space mbconv32 --device "$device" --batch 512 --subnets 8
+echo "the same, calibrated in one batch"
+"$build/tests/bench/bench_evaluate" --space mbconv32 --device "$device" --batch 2048 --subnets 8
 torch --workload mbconv32 --mode eval --batch 512 --subnets 8
 gpt() { "$build/tests/bench/bench_gpt" --device "$device" --precision bf16 --batch 16 --steps 10 --warmup 4 "$@"; }
 echo "gpt, sandwich step, batch 16 x 1024 tokens"
