@@ -2,6 +2,7 @@
  *
  *     build/tests/bench/bench_evaluate --space mbconv32 --device cuda:0                             # 8 random subnets, each alone
  *     build/tests/bench/bench_evaluate --space mbconv32 --device cuda:0 --search 120 --together 8   # those that NSGA-II asks for, 8 at a time
+ *                                                                                                 # (--algorithm regularised-evolution, local-search ...: others)
  *
  * The first prints one JSON line in the form of bench_sandwich: the row "subnet evaluation, 2,048 calibration + 10,000 test images" of compare_gpu.sh. Lowering,
  * planning, calibration, scoring and the download of the counts are inside the measured time. The second scores every group twice, with and without keeping what its
@@ -23,7 +24,7 @@
 #include "supernet/train.h"
 
 typedef struct bench {
-    const char *space, *device;
+    const char *space, *device, *algorithm;
     int images, calibration, batch, subnets, search, together, population;
     bool exact;
     sn_search_file file;
@@ -221,11 +222,11 @@ static void of_a_search(bench *b)
 {
     const sr_space *choices = sn_space_choices(b->file.space);
     sr_problem p = {.space = choices,
-                    .objectives = 2,
+                    .objectives = strcmp(b->algorithm, "nsga2") == 0 ? 2 : 1,
                     .maximise = {true, false},
                     .names = {"worth", "macs"},
                     .evaluations = b->search};
-    sr_options o = sr_options_default("nsga2");
+    sr_options o = sr_options_default(b->algorithm);
     sr_search *s = NULL;
     sr_arch *a = sr_arch_new(choices);
     const sr_arch **group = es_xcalloc((size_t)b->together, sizeof *group);
@@ -233,9 +234,10 @@ static void of_a_search(bench *b)
     sn_evaluation warm;
     es_error e;
     o.population = b->population;
+    o.sample = o.sample > b->population ? b->population : o.sample;
     sr_arch_largest(choices, a);
     check(sn_evaluate(b->t, a, SN_TEST_SPLIT, 0, &warm, &e), &e);
-    check(sr_search_new("nsga2", &o, &p, 1, &s, &e), &e);
+    check(sr_search_new(b->algorithm, &o, &p, 1, &s, &e), &e);
     while (sr_told(s) < b->search) {
         int64_t ticket;
         int n = 0;
@@ -280,6 +282,7 @@ int main(int argc, char **argv)
 {
     bench b = {.space = "mbconv32",
                .device = "cpu",
+               .algorithm = "nsga2",
                .images = 10000,
                .calibration = 2048,
                .batch = 512,
@@ -299,6 +302,8 @@ int main(int argc, char **argv)
             b.space = v, ok = true;
         else if (strcmp(argv[i], "--device") == 0)
             b.device = v, ok = true;
+        else if (strcmp(argv[i], "--algorithm") == 0)
+            b.algorithm = v, ok = true;
         else if (strcmp(argv[i], "--precision") == 0)
             b.exact = strcmp(v, "fp32") == 0, ok = b.exact || strcmp(v, "bf16") == 0;
         for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++)

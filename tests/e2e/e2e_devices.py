@@ -53,6 +53,17 @@ def a_process_for_each(rig):
     rig.wait(lambda: not online(rig), 10, "their goodbyes")
 
 
+def whatever_there_is(rig):
+    rig.coordinator()
+    worker = rig.start("espalier-worker", rig.endpoint, "--device", "auto", log="worker.log")
+    rig.wait(lambda: online(rig), 60, "a worker")
+    check(all(w["device"].startswith(("cpu", "cuda:")) for w in online(rig)), "its devices: %s" % online(rig))
+    search = rig.submit(rig.search("a", epochs=1))
+    rig.wait_done(search)
+    worker.send_signal(signal.SIGTERM)
+    check(rig.ends(worker) == 0, "it ends cleanly")
+
+
 def wrong_devices(rig):
     for name, words in (("cpu:1,cpu:1", "twice"), ("cpu,", "allowed are auto"), ("tpu:0", "not a device"), ("", "allowed are auto")):
         r = subprocess.run([rig.program("espalier-worker"), "ipc:///nowhere", "--device", name], capture_output=True, text=True, timeout=20)
@@ -73,4 +84,4 @@ def too_large_is_refused(rig):
     check(worker.poll() is None, "the same worker did the next one")
 
 
-main(a_process_for_each, wrong_devices, too_large_is_refused)
+main(a_process_for_each, whatever_there_is, wrong_devices, too_large_is_refused)

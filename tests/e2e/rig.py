@@ -19,6 +19,7 @@ import time
 SOURCE = os.environ["ESPALIER_SOURCE"]
 BUILD = os.environ["ESPALIER_BUILD"]
 HERE = os.path.dirname(os.path.abspath(__file__))
+DEVICE = os.environ.get("ESPALIER_TEST_DEVICE", "cpu:1")  # of workers; cuda:0 where there is one
 os.environ.pop("ESPALIER_ENDPOINT", None)
 
 SEARCH = """\
@@ -116,7 +117,7 @@ class Rig:
 
     def worker(self, *args, **kw):
         self.workers += 1
-        return self.start("espalier-worker", self.endpoint, "--device", "cpu:1", *args, log="worker-%d.log" % self.workers, **kw)
+        return self.start("espalier-worker", self.endpoint, "--device", DEVICE, *args, log="worker-%d.log" % self.workers, **kw)
 
     def client(self, *args, timeout=60, endpoint=True):
         local = args[0] in ("run", "cost", "explain") or not endpoint
