@@ -356,7 +356,7 @@ START_TEST(statistics)
 END_TEST
 
 /* A depthwise convolution and a norm with given statistics, all from parameters; the result as bf16. `out` has room for as many floats. */
-static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, kn_act act, bool no_fuse,
+static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, kn_act act, bool no_fuse, bool add,
                       const float *x, uint64_t seed, float *out)
 {
     const int c = shape->d[3];
@@ -383,6 +383,8 @@ static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, 
                             stride, k / 2, 1);
     y = kn_batch_norm_infer(g, y, kn_param_slice(g, 0, id[1], NULL), kn_param_slice(g, 0, id[2], NULL),
                             kn_param_slice(g, 1, id[3], NULL), kn_param_slice(g, 1, id[4], NULL), 1e-3f, act);
+    if (add)
+        y = kn_add(g, kn_scale(g, kn_input(g, 0, *shape, KN_F32), 3.0f), y);
     kn_output_kept(g, 0, y);
     const kn_shape s = kn_shape_of(g, y);
     const size_t n = (size_t)kn_shape_count(&s);
@@ -394,7 +396,7 @@ static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, 
     ck_assert_ok_err(kn_device_alloc(dev, n * sizeof *half, &b.out[0], &err), &err);
     const kn_plan_options o = {.precision = KN_PRECISION_BF16, .no_fuse = no_fuse};
     ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
-    ck_assert_int_eq((int)kn_plan_steps(plan), no_fuse ? 4 : act == KN_ACT_GELU ? 3 : 2);
+    ck_assert_int_eq((int)kn_plan_steps(plan), (no_fuse ? 4 : act == KN_ACT_GELU ? 3 : 2) + (add ? 2 : 0));
     ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
     ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
     ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
@@ -415,7 +417,7 @@ static void run_given(kn_device *dev, const kn_shape *shape, int k, int stride, 
     }
 }
 
-/* A norm with given statistics inside the convolution before it, on every kernel that may make it. */
+/* A norm with given statistics inside the convolution before it, on every kernel that may make it; the last trial adds to the result. */
 START_TEST(normalised)
     {
         static const struct {
@@ -425,7 +427,7 @@ START_TEST(normalised)
                      {2, 12, 112, 40, 5, 1, KN_ACT_NONE}, {12800, 1, 2, 8, 3, 1, KN_ACT_RELU},
                      {5, 9, 7, 64, 3, 2, KN_ACT_RELU6},   {7, 14, 14, 96, 5, 2, KN_ACT_SILU},
                      {1, 3, 3, 8, 3, 1, KN_ACT_GELU},     {2, 5, 6, 7, 3, 1, KN_ACT_SILU},
-                     {2, 9, 8, 16, 7, 1, KN_ACT_SILU}};
+                     {2, 9, 8, 16, 7, 1, KN_ACT_SILU},    {3, 7, 9, 24, 3, 1, KN_ACT_SILU}};
         kn_device *dev = open_accelerator();
         if (dev == NULL)
             return;
@@ -440,7 +442,8 @@ START_TEST(normalised)
                 x[k] = es_rng_normal(&r) + 0.5f;
             for (int run = 0; run < 2; run++) {
                 got[run] = malloc((size_t)size * sizeof *got[run]);
-                run_given(dev, &s, trial[i].k, trial[i].stride, trial[i].act, run == 1, x, i, got[run]);
+                run_given(dev, &s, trial[i].k, trial[i].stride, trial[i].act, run == 1,
+                          i + 1 == sizeof trial / sizeof *trial, x, i, got[run]);
             }
             for (int64_t k = 0; k < size; k++) {
                 double e = fabs((double)got[0][k] - (double)got[1][k]);
