@@ -8,7 +8,7 @@
 /* Pixels in a batch: what a processor's memory takes, and for each 16 GiB of a GPU's memory what it can score at a time. Late stages are small: the fewer launches the
  * better. */
 enum { CALIBRATION_PIXELS = 256 * 32 * 32, GPU_PIXELS = 2048 * 32 * 32, GPU_SHARE_GIB = 16 };
-static const size_t HOST_KEEP_MAX = (size_t)512 << 20, DEVICE_KEEP_MAX = (size_t)16 << 30;
+static const size_t HOST_KEEP_MAX = (size_t)256 << 20, DEVICE_KEEP_MAX = (size_t)16 << 30;
 
 static int batch_of(const sn_trainer *t, int pixels, int least, int most)
 {

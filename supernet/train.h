@@ -106,7 +106,7 @@ es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t l
  * drawn anew for each subnet, or with drop-out on; none of that happens here.) h: asked to stop before each subnet (ES_CANCELLED), told after each; may be NULL. */
 es_status sn_evaluate_many(sn_trainer *t, const sr_arch *const *archs, int n, sn_split split, int64_t limit,
                            const sn_hooks *h, sn_evaluation *out, es_error *err) ES_MUST_CHECK;
-/* Memory for values in common: at most so many bytes, besides a quarter of what is free and 512 MiB (a GPU: 16 GiB). What does not fit is computed again. 0: none. */
+/* Memory for values in common: at most so many bytes, besides a quarter of what is free and 256 MiB (a GPU: 16 GiB). What does not fit is computed again. 0: none. */
 void sn_trainer_keep_bytes(sn_trainer *t, size_t bytes);
 /* Since the trainer was made: units of all subnets evaluated, and those of them that were computed. */
 void sn_trainer_sharing(const sn_trainer *t, int64_t *links_asked, int64_t *links_run);
