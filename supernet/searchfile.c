@@ -383,6 +383,9 @@ static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
         return es_yaml_fail(supernet, err, "a search of a table trains nothing: leave `supernet` out");
     if (supernet)
         ES_RETURN(sn_searchfile_read_supernet(supernet, &f->supernet, err));
+    if (f->task == SN_TASK_LANGUAGE && !es_yaml_find(supernet, "distill"))
+        f->supernet.distill =
+            SN_DISTILL_NONE; /* soft targets hold the others where the largest begins: docs/measurements.md */
     ES_RETURN(read_search(root, f, err));
     ES_RETURN(read_objectives(root, f, err));
     ES_RETURN(read_constraints(root, f, err));

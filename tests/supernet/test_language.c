@@ -480,6 +480,7 @@ START_TEST(learns_a_text)
         write_text(es_test_join(dir, "train.txt"), 1, 1000);
         write_text(es_test_join(dir, "test.txt"), 2, 60);
         ck_assert_ok_err(sn_search_file_parse("s.yaml", SEARCH, strlen(SEARCH), dir, &f, &err), &err);
+        ck_assert(f->supernet.distill == SN_DISTILL_NONE);
         ck_assert(f->task == SN_TASK_LANGUAGE && f->objective[0].measure == SN_MEASURE_BITS &&
                   !f->objective[0].maximise);
         ck_assert_ok_err(kn_device_open("cpu:1", &dev, &err), &err);
