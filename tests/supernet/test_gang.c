@@ -201,7 +201,8 @@ START_TEST(a_language_model_is_trained_by_three)
             "  input: {tokens: 16, vocabulary: 128}\n"
             "  stem: {width: [16, 32]}\n"
             "  stages: [{block: transformer, depth: [1, 2], heads: [1, 2], expand: [2, 3], head_dim: 16}]\n"
-            "supernet: {method: sandwich, random_subnets: 1, epochs: 30, batch: 12, optimizer: {kind: sgd, lr: 0.1}}\n"
+            "supernet: {method: sandwich, random_subnets: 1, distill: kl, epochs: 30, batch: 12, optimizer: {kind: "
+            "sgd, lr: 0.1}}\n"
             "resources: {gpus: 3}\n";
         const char *dir = es_test_dir();
         sn_search_file *file = NULL;
