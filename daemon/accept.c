@@ -1,4 +1,5 @@
 #include "daemon/accept.h"
+#include "daemon/backlog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,5 +43,6 @@ int accept4(int socket, struct sockaddr *restrict address, socklen_t *restrict n
     }
     if (fd < 0 && errno == EMFILE) /* which ZeroMQ does not expect; the other one it does */
         errno = ENFILE;
+    dm_backlog_accepted(fd);
     return fd;
 }

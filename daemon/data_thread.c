@@ -11,6 +11,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "daemon/backlog.h"
 #include "daemon/weights.h"
 
 enum { BATCH_MESSAGES = 64, BATCH_BYTES = 32 << 20, COLLECT_EVERY_MS = 60000, DROPS_MAX = 256, TCP_RECEIVE_HWM = 16 };
@@ -63,7 +64,9 @@ static bool data_take(dm_data *d, data_message *m)
     if (zmq_msg_recv(&m->from, d->router, ZMQ_DONTWAIT) < 0)
         return false;
     while (zmq_msg_more(&m->from)) { /* the last frame is the request */
-        if (zmq_msg_recv(&m->body, d->router, 0) < 0 || !zmq_msg_more(&m->body))
+        int n = zmq_msg_recv(&m->body, d->router, 0);
+        dm_backlog_taken(&m->body);
+        if (n < 0 || !zmq_msg_more(&m->body))
             break;
     }
     return true;

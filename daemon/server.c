@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "daemon/accept.h"
 #include "daemon/auth.h"
+#include "daemon/backlog.h"
 #include "daemon/backup_set.h"
 #include "daemon/data_thread.h"
 #include "daemon/folder.h"
@@ -33,6 +34,8 @@ enum {
     LOCAL_HWM = 100000,
     TCP_RECEIVE_HWM = 64,
     TCP_SEND_HWM = 4096,
+    BACKLOG_EACH = 96 << 20, /* more than the high-water marks let wait of a peer that ends its messages */
+    BACKLOG_ALL = 1 << 30,
     CHECK_BYTES_MAX = 64 << 20,
     EMPTY_BYTES = 16 << 10
 };
@@ -42,6 +45,7 @@ struct dm_server {
     void *zmq, *router, *pub;
     dm_auth *auth;
     dm_limits *limits;
+    dm_backlog *backlog;
     int lock;
     dm_data *data;
     dm_weights *weights; /* the main thread's own connection: "is it there?" */
@@ -297,6 +301,8 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
                                              .insecure = s->config.insecure},
                           &s->auth, err);
     s->limits = dm_limits_new(&s->config.limits);
+    if (status == ES_OK && dm_config_has_tcp(&s->config))
+        status = dm_backlog_start(&(dm_backlog_options){.each = BACKLOG_EACH, .all = BACKLOG_ALL}, &s->backlog, err);
     if (status == ES_OK)
         status = server_sockets(s, err);
     if (status == ES_OK)
@@ -403,8 +409,10 @@ static void server_receive(dm_server *s)
             return;
         }
         bool more = zmq_msg_more(&id) != 0;
-        while (more) /* the last frame is the message */
+        while (more) { /* the last frame is the message */
             more = zmq_msg_recv(&body, s->router, 0) >= 0 && zmq_msg_more(&body);
+            dm_backlog_taken(&body);
+        }
         dm_who who;
         if (zmq_msg_size(&id) <= DM_ADDR_MAX && dm_auth_who(s->auth, &body, &who) &&
             server_within(s, &id, &body, &who)) {
@@ -472,6 +480,7 @@ void dm_server_close(dm_server **ps)
         zmq_close(s->router);
     if (s->pub)
         zmq_close(s->pub);
+    dm_backlog_stop(&s->backlog);
     dm_limits_free(&s->limits);
     dm_auth_close(&s->auth);
     if (s->zmq)

@@ -1,0 +1,166 @@
+#include "daemon/backlog.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/log.h"
+#include "base/str.h"
+
+/* A frame costs its length, flags and the seal of CURVE on the way: 33 bytes and up to 9. */
+enum { FDS = 1 << 16, LOOK_MS = 100, ALWAYS_LOOKS = 50, GROWN = 32 << 20, FRAME_COST = 42, LEAST = 1 << 20 };
+
+/* By descriptor: accepted and perhaps still open, and what was taken out since. One table, as descriptors are the process's. */
+static _Atomic uint64_t taken[FDS];
+static atomic_bool open_fd[FDS];
+static atomic_int highest;
+static _Atomic uint64_t cut;
+
+struct dm_backlog {
+    dm_backlog_options o;
+    pthread_t thread;
+    int end;
+    int64_t resident;
+    int looks;
+};
+
+uint64_t dm_backlog_cut(void) { return atomic_load(&cut); }
+
+void dm_backlog_accepted(int fd)
+{
+    if (fd < 0 || fd >= FDS)
+        return;
+    atomic_store(&taken[fd], 0);
+    atomic_store(&open_fd[fd], true);
+    for (int top = atomic_load(&highest); fd > top && !atomic_compare_exchange_weak(&highest, &top, fd);)
+        continue;
+}
+
+void dm_backlog_taken(zmq_msg_t *frame)
+{
+    const char *text = zmq_msg_gets(frame, "__fd"); /* what ZMQ_SRCFD reads */
+    int64_t fd;
+    if (text && es_str_to_i64(text, false, &fd) && fd >= 0 && fd < FDS)
+        atomic_fetch_add(&taken[fd], zmq_msg_size(frame) + FRAME_COST);
+}
+
+static int64_t resident_bytes(void)
+{
+    char text[128] = "";
+    long long pages = 0;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    return n > 0 && sscanf(text, "%*d %lld", &pages) == 1 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : 0;
+}
+
+/* Bytes that wait inside ZeroMQ of one connection; -1: no tcp connection any more. */
+static int64_t waiting(int fd)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0)
+        return -1;
+    int64_t left = (int64_t)info.tcpi_bytes_received - (int64_t)atomic_load(&taken[fd]);
+    if (left < 0) { /* small frames cost less than FRAME_COST: what was taken too much is no credit for later */
+        atomic_fetch_sub(&taken[fd], (uint64_t)-left);
+        left = 0;
+    }
+    return left;
+}
+
+static void shut(int fd, int64_t bytes)
+{
+    struct sockaddr_in peer = {0};
+    socklen_t n = sizeof peer;
+    char address[INET_ADDRSTRLEN] = "?";
+    if (getpeername(fd, (struct sockaddr *)&peer, &n) == 0 && peer.sin_family == AF_INET)
+        inet_ntop(AF_INET, &peer.sin_addr, address, sizeof address);
+    es_log(ES_LOG_WARN, "cut a connection from %s: %lld bytes of it wait for the end of their message", address,
+           (long long)bytes);
+    shutdown(fd, SHUT_RDWR);
+    atomic_fetch_add(&cut, 1);
+}
+
+static void look(dm_backlog *b)
+{
+    int top = atomic_load(&highest);
+    int64_t all = 0, each = b->o.each, *left = es_xcalloc((size_t)top + 1, sizeof *left);
+    for (int fd = 0; fd <= top; fd++) {
+        if (!atomic_load(&open_fd[fd]))
+            continue;
+        int64_t n = waiting(fd);
+        if (n < 0)
+            atomic_store(&open_fd[fd], false);
+        left[fd] = n > 0 ? n : 0;
+        all += left[fd];
+    }
+    for (;; each /= 2) {
+        for (int fd = 0; fd <= top; fd++)
+            if (left[fd] > each) {
+                shut(fd, left[fd]);
+                all -= left[fd];
+                left[fd] = 0;
+            }
+        if (all <= b->o.all || each <= LEAST)
+            break;
+    }
+    free(left);
+}
+
+static void *backlog_main(void *ctx)
+{
+    dm_backlog *b = ctx;
+    struct pollfd end = {.fd = b->end, .events = POLLIN};
+    while (poll(&end, 1, LOOK_MS) <= 0) {
+        int64_t now = resident_bytes();
+        if (now - b->resident < GROWN && ++b->looks < ALWAYS_LOOKS) {
+            b->resident = now < b->resident ? now : b->resident;
+            continue;
+        }
+        b->resident = now;
+        b->looks = 0;
+        look(b);
+    }
+    return NULL;
+}
+
+es_status dm_backlog_start(const dm_backlog_options *o, dm_backlog **out, es_error *err)
+{
+    dm_backlog *b = *out = es_xcalloc(1, sizeof *b);
+    b->o = *o;
+    b->end = eventfd(0, EFD_CLOEXEC);
+    b->resident = resident_bytes();
+    if (b->end >= 0 && pthread_create(&b->thread, NULL, backlog_main, b) == 0)
+        return ES_OK;
+    if (b->end >= 0)
+        close(b->end);
+    free(b);
+    *out = NULL;
+    return es_fail(err, ES_NO_MEMORY, NULL, "no more threads or descriptors");
+}
+
+void dm_backlog_stop(dm_backlog **b)
+{
+    uint64_t one = 1;
+    if (!*b)
+        return;
+    ES_ASSERT(write((*b)->end, &one, sizeof one) == sizeof one);
+    pthread_join((*b)->thread, NULL);
+    close((*b)->end);
+    free(*b);
+    *b = NULL;
+}
