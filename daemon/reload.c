@@ -24,6 +24,7 @@ static const setting settings[] = {
     {"losses_max", AT(coord.losses_max), INT, true},
     {"hold_ms", AT(coord.hold_ms), INT, true},
     {"drain_after", AT(coord.drain_after), INT, true},
+    {"hold_ms", AT(coord.hold_ms), INT, true},
     {"events_kept", AT(coord.events_kept), I64, true},
     {"client_priority_max", AT(coord.client_priority_max), INT, true},
     {"searches_per_user", AT(coord.searches_per_user), INT, true},

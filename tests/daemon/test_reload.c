@@ -1,0 +1,128 @@
+/* Reloading: every field of the configuration is either taken over or said to need a restart; none is forgotten. */
+#include "daemon/reload.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "tests/check_main.h"
+
+static const struct {
+    const char *key, *line;
+    bool live;
+} fields[] = {
+    {"dir", "dir: /elsewhere", false},
+    {"control", "control: tcp://127.0.0.1:9", false},
+    {"data", "data: tcp://127.0.0.1:9", false},
+    {"status", "status: tcp://127.0.0.1:9", false},
+    {"http", "http: 127.0.0.1:9", false},
+    {"log", "log: debug", true},
+    {"lease_ms", "lease_ms: 20000", true},
+    {"heartbeat_ms", "heartbeat_ms: 1000", true},
+    {"backoff_ms", "backoff_ms: 77", true},
+    {"failures_max", "failures_max: 9", true},
+    {"losses_max", "losses_max: 9", true},
+    {"drain_after", "drain_after: 9", true},
+    {"hold_ms", "hold_ms: 9000", true},
+    {"events_kept", "events_kept: 5000", true},
+    {"log_format", "log_format: json", true},
+    {"weights_grace_s", "weights_grace_s: 9", true},
+    {"retention", "retention: {checkpoints: 2}", true},
+    {"retention", "retention: {failed_days: 2}", true},
+    {"retention", "retention: {final_days: 2}", true},
+    {"retention", "retention: {final_searches: 2}", true},
+    {"backup", "backup: {dir: /elsewhere}", true},
+    {"backup", "backup: {every_s: 0}", true},
+    {"backup", "backup: {keep: 9}", true},
+    {"keys", "keys: /elsewhere", false},
+    {"http_token", "http_token: always", false},
+    {"insecure", "insecure: true", false},
+    {"client_priority_max", "client_priority_max: 9", true},
+    {"searches_per_user", "searches_per_user: 9", true},
+    {"queued_bytes_per_user", "queued_bytes_per_user: 70000", true},
+    {"peer_messages_per_s", "peer_messages_per_s: 9", false},
+    {"peer_bytes_per_s", "peer_bytes_per_s: 70000", false},
+    {"peer_queue_bytes", "peer_queue_bytes: 77000000", false},
+    {"peers_max", "peers_max: 99", false},
+    {"weights_max_bytes", "weights_max_bytes: 9", false},
+    {"weights_free_bytes", "weights_free_bytes: 9", false},
+    {"weights_per_key_bytes", "weights_per_key_bytes: 7000000", false},
+};
+enum { FIELDS = sizeof fields / sizeof fields[0] };
+
+static void parse(const char *text, dm_config *c)
+{
+    es_error err;
+    dm_config_default(c);
+    ck_assert_ok_err(dm_config_parse("espalierd.yaml", text, strlen(text), c, &err), &err);
+}
+
+START_TEST(every_field_is_taken_over_or_needs_a_restart)
+    {
+        es_log_init("test", ES_LOG_ERROR);
+        for (int i = 0; i < FIELDS; i++) {
+            dm_config running, fresh, before;
+            dm_reload_result r;
+            parse("{}", &running);
+            before = running;
+            parse(fields[i].line, &fresh);
+            dm_reload_merge(&running, &fresh, &r);
+            ck_assert_msg(r.changed == fields[i].live && r.waiting == !fields[i].live, "%s: %d changed, %d wait",
+                          fields[i].line, r.changed, r.waiting);
+            if (!fields[i].live)
+                ck_assert_has(r.text, fields[i].key);
+            dm_reload_merge(&before, &running, &r); /* what was taken over, and that alone */
+            ck_assert_int_eq(r.changed, fields[i].live);
+            ck_assert_int_eq(r.waiting, 0);
+            dm_reload_merge(&running, &fresh, &r); /* again: what waits is said again, nothing else */
+            ck_assert_int_eq(r.changed, 0);
+            ck_assert_int_eq(r.waiting, !fields[i].live);
+        }
+    }
+END_TEST
+
+/* The list of fields that config.c accepts, from its text: whoever adds one is told to say what a reload does with it. */
+START_TEST(no_field_is_forgotten)
+    {
+        char *text, *at, *end, key[64];
+        int n = 0;
+        ck_assert_ok(es_file_read(es_test_source("daemon/config.c"), 1 << 20, &text, NULL, NULL));
+        at = strstr(text, "es_status config_root(");
+        ck_assert_ptr_nonnull(at);
+        at = strstr(at, "keys[] = {");
+        ck_assert_ptr_nonnull(at);
+        end = strstr(at, "NULL}");
+        while ((at = strchr(at, '"')) != NULL && at < end) {
+            size_t k = strcspn(at + 1, "\"");
+            snprintf(key, sizeof key, "%.*s", (int)k, at + 1);
+            bool known = false;
+            for (int i = 0; i < FIELDS; i++)
+                known = known || strcmp(fields[i].key, key) == 0;
+            ck_assert_msg(known, "%s: what does a reload do with it? (daemon/reload.c, and this test)", key);
+            at += k + 2;
+            n++;
+        }
+        ck_assert_int_ge(n, 30);
+        free(text);
+    }
+END_TEST
+
+START_TEST(mistakes_say_where)
+    {
+        static const struct {
+            const char *text, *where, *what;
+        } bad[] = {{"retention: {checkpoints: 0}\n", ":1:26: retention.checkpoints", "1 to 1000"},
+                   {"retention: 5\n", ":1:12: retention", ""},
+                   {"backup: {every: 5}\n", ":1:10: backup.every", "did you mean \"every_s\""},
+                   {"backup: {dir: here}\n", ":1:15: backup.dir", "an absolute path"},
+                   {"log_format: xml\n", ":1:13: log_format", "json"}};
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+            dm_config c;
+            es_error e;
+            dm_config_default(&c);
+            ck_assert_status(dm_config_parse("d.yaml", bad[i].text, strlen(bad[i].text), &c, &e), ES_INVALID);
+            ck_assert_has(e.where, bad[i].where);
+            ck_assert_has(e.text, bad[i].what);
+        }
+    }
+END_TEST
+
+ES_TEST_MAIN("reload", every_field_is_taken_over_or_needs_a_restart, no_field_is_forgotten, mistakes_say_where)
