@@ -284,6 +284,7 @@ es_status dm_auth_bind(dm_auth *a, void *socket, const char *domain, const char 
 
 bool dm_auth_who(dm_auth *a, zmq_msg_t *message, dm_who *out)
 {
+    /* ZeroMQ notes what ZAP and the kernel say before what the peer says of itself, and the first word stands. */
     const char *user = zmq_msg_gets(message, "User-Id"), *from;
     uint8_t pub[DM_KEY_BYTES];
     dm_key_line key;

@@ -18,7 +18,7 @@
 #include "base/str.h"
 
 /* A frame costs its length, flags and the seal of CURVE on the way: 33 bytes and up to 9. */
-enum { FDS = 1 << 16, LOOK_MS = 100, ALWAYS_LOOKS = 50, GROWN = 32 << 20, FRAME_COST = 42, LEAST = 1 << 20 };
+enum { FDS = 1 << 16, LOOK_MS = 100, ALWAYS_LOOKS = 50, GROWN = 32 << 20, FRAME_COST = 42, LEAST = 64 << 10 };
 
 /* By descriptor: accepted and perhaps still open, and what was taken out since. One table, as descriptors are the process's. */
 static _Atomic uint64_t taken[FDS];
@@ -91,14 +91,15 @@ static void shut(int fd, int64_t bytes)
         inet_ntop(AF_INET, &peer.sin_addr, address, sizeof address);
     es_log(ES_LOG_WARN, "cut a connection from %s: %lld bytes of it wait for the end of their message", address,
            (long long)bytes);
-    shutdown(fd, SHUT_RDWR);
+    shutdown(fd, SHUT_RDWR); /* ZeroMQ sees its end, lets go of what it kept and closes it */
+    atomic_store(&open_fd[fd], false);
     atomic_fetch_add(&cut, 1);
 }
 
-static void look(dm_backlog *b)
+void dm_backlog_look(const dm_backlog_options *o)
 {
     int top = atomic_load(&highest);
-    int64_t all = 0, each = b->o.each, *left = es_xcalloc((size_t)top + 1, sizeof *left);
+    int64_t all = 0, each = o->each, *left = es_xcalloc((size_t)top + 1, sizeof *left);
     for (int fd = 0; fd <= top; fd++) {
         if (!atomic_load(&open_fd[fd]))
             continue;
@@ -115,7 +116,7 @@ static void look(dm_backlog *b)
                 all -= left[fd];
                 left[fd] = 0;
             }
-        if (all <= b->o.all || each <= LEAST)
+        if (all <= o->all || each <= LEAST)
             break;
     }
     free(left);
@@ -133,7 +134,7 @@ static void *backlog_main(void *ctx)
         }
         b->resident = now;
         b->looks = 0;
-        look(b);
+        dm_backlog_look(&b->o);
     }
     return NULL;
 }

@@ -8,7 +8,7 @@
  * ZeroMQ bounds the size of a frame and the number of messages that wait, but not the frames of one message, and it keeps them to itself until the last one is
  * there. What it keeps of a connection is what the kernel received on it (TCP_INFO) less what was taken out. Ten times a second, when the process has
  * grown by 32 MiB (or every five seconds), connections are looked at: one that has more than `each` waiting is shut; when all have more than `all`, `each` is
- * halved until they have not. A peer that meant well connects again and says it again. Subscriptions without end are cut the same way.
+ * halved (down to 64 KiB) until they have not: handshakes that many strangers begin with large frames come under that. A peer that meant well connects again and says it again. Subscriptions without end are cut the same way.
  */
 #ifndef DM_BACKLOG_H
 #define DM_BACKLOG_H
@@ -25,6 +25,7 @@ es_status dm_backlog_start(const dm_backlog_options *o, dm_backlog **out, es_err
 void dm_backlog_stop(dm_backlog **b);
 void dm_backlog_accepted(int fd);
 void dm_backlog_taken(zmq_msg_t *frame);
-uint64_t dm_backlog_cut(void); /* connections shut so far */
+uint64_t dm_backlog_cut(void);                     /* connections shut so far */
+void dm_backlog_look(const dm_backlog_options *o); /* what the thread does; for tests */
 
 #endif
