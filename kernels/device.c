@@ -87,6 +87,7 @@ void kn_device_free(kn_device *dev, void *p)
 
 es_status kn_device_upload(kn_device *dev, void *to, const void *from_host, size_t bytes, es_error *err)
 {
+    dev->count.uploads += bytes > 0;
     return bytes == 0 ? ES_OK : dev->vt->upload(dev, to, from_host, bytes, err);
 }
 

@@ -43,9 +43,10 @@ typedef struct kn_device_vt {
     void (*clocks)(kn_device *d, kn_clocks *out); /* NULL: the processor's */
 } kn_device_vt;
 
-/* What a step must not do, counted since the device was opened (tests; an accelerator counts, a host device does not). */
+/* What a step must not do, counted since the device was opened (tests; an accelerator counts all of it, a host device uploads only). */
 typedef struct kn_device_count {
     uint64_t allocations, syncs;
+    uint64_t uploads;       /* copies from the host's memory */
     uint64_t searches;      /* for the algorithm of a product, made while a plan was */
     uint64_t late_searches; /* made while a plan ran */
 } kn_device_count;

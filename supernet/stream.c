@@ -67,6 +67,8 @@ void sn_stream_destroy(sn_stream **sp, kn_device *dev)
     *sp = NULL;
 }
 
+size_t sn_stream_bytes(const sn_stream *s) { return s ? 2 * s->swap_bytes + s->memory_bytes : 0; }
+
 es_status sn_stream_begin(sn_trainer *t, const sn_batches *calibration, const sn_batches *scoring, sn_split split,
                           size_t keep_bytes, es_error *err)
 {

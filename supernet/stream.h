@@ -36,6 +36,7 @@ es_status sn_stream_load(sn_trainer *t, const sr_arch *a, const uint8_t *flags, 
 es_status sn_stream_calibrate(sn_trainer *t, kn_weights *weights, kn_weights *stats, es_error *err) ES_MUST_CHECK;
 es_status sn_stream_score(sn_trainer *t, kn_weights *weights, kn_weights *stats, float *scores,
                           es_error *err) ES_MUST_CHECK;
+size_t sn_stream_bytes(const sn_stream *s); /* device memory that it holds; NULL: 0 */
 size_t sn_stream_kept_bytes(const sn_trainer *t, const sn_link *l, const sn_batches *calibration,
                             const sn_batches *scoring);
 int64_t sn_stream_links_run(const sn_trainer *t); /* since begin: links whose values were computed */

@@ -143,7 +143,7 @@ size_t sn_trainer_memory_bytes(const sn_trainer *t)
     size_t weights = (size_t)kn_params_elements(sn_net_params(t->net)) * sizeof(float);
     size_t stats = (size_t)kn_params_elements(sn_net_stats(t->net)) * sizeof(float);
     return weights * (2 + (size_t)kn_optim_arrays(t->optim) + (t->average ? 1 : 0)) + 2 * stats +
-           sn_data_bytes(t->data) + sn_loader_device_bytes(t->loader) + t->workspace_bytes;
+           sn_data_bytes(t->data) + sn_loader_device_bytes(t->loader) + sn_stream_bytes(t->stream) + t->workspace_bytes;
 }
 
 /* Processors compute in fp32; on a GPU activations and products are bf16, weights and statistics stay fp32. */

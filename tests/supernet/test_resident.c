@@ -3,7 +3,9 @@
 
 #include "base/arena.h"
 #include "base/rng.h"
+#include "kernels/device_internal.h"
 #include "tests/check_main.h"
+#include "tests/supernet/lab.h"
 
 enum { TRAIN = 70, HELD = 20, TEST = 31 };
 
@@ -104,6 +106,23 @@ static void check_device(kn_device *dev)
     kn_device_close(&cpu);
 }
 
+/* Steps of training copy nothing from the host, but the order of an epoch when it begins. */
+static void check_steps(const char *device)
+{
+    lab *l = lab_new(device, SN_METHOD_SINGLE_PATH);
+    l->file.data.limit = 3 * l->file.supernet.batch;
+    sn_trainer *t = lab_trainer(l);
+    lab_run(t, 1);
+    kn_device_count before = l->dev->count;
+    lab_run(t, 3);
+    ck_assert_uint_eq(l->dev->count.uploads, before.uploads);
+    ck_assert_uint_eq(l->dev->count.late_searches, before.late_searches);
+    lab_run(t, 5); /* an epoch is 3 steps */
+    ck_assert_uint_eq(l->dev->count.uploads, before.uploads + 1);
+    sn_trainer_destroy(&t);
+    lab_destroy(&l);
+}
+
 START_TEST(reference)
     {
         es_error err = {0};
@@ -111,6 +130,12 @@ START_TEST(reference)
         ck_assert_ok_err(kn_device_open("reference", &dev, &err), &err);
         check_device(dev);
         kn_device_close(&dev);
+    }
+END_TEST
+
+START_TEST(reference_steps)
+    {
+        check_steps("reference");
     }
 END_TEST
 
@@ -127,7 +152,8 @@ START_TEST(accelerator)
         ck_assert_ok_err(s, &err);
         check_device(dev);
         kn_device_close(&dev);
+        check_steps(named ? named : "cuda:0");
     }
 END_TEST
 
-ES_TEST_MAIN("resident", reference, accelerator)
+ES_TEST_MAIN("resident", reference, reference_steps, accelerator)
