@@ -385,7 +385,7 @@ static es_status read_root(reading *r, const es_yaml_node *root, es_error *err)
         ES_RETURN(sn_searchfile_read_supernet(supernet, &f->supernet, err));
     if (f->task == SN_TASK_LANGUAGE && !es_yaml_find(supernet, "distill"))
         f->supernet.distill =
-            SN_DISTILL_NONE; /* soft targets hold the others where the largest begins: docs/measurements.md */
+            SN_DISTILL_NONE; /* soft targets seem to hold it back at the start: docs/measurements.md */
     ES_RETURN(read_search(root, f, err));
     ES_RETURN(read_objectives(root, f, err));
     ES_RETURN(read_constraints(root, f, err));
