@@ -425,7 +425,11 @@ static void turn(sim *s)
     dm_coord_turn(s->c);
     s->report->turns++;
     if (sim_disk_dead(s->disk)) {
-        crash(s, es_rng_below(&s->rng, 2) == 0);
+        bool power = es_rng_below(&s->rng, 2) == 0;
+        crash(s, power);
+        if (!power &&
+            es_rng_below(&s->rng, 3) == 0) /* what the killed process wrote, and its successor read, must last */
+            crash(s, true);
         s->finishes_n = 0;
         return;
     }
