@@ -6,7 +6,8 @@ import subprocess
 
 from rig import check, children_of, main
 
-# 150 images of 256x256 with 384 channels in the middle of each block: 15 GB an activation, some 40 of them.
+# 150 images of 256x256 with 384 channels in the middle of each block: 15 GB an activation, 300 GB in all; more channels on a machine that has more memory.
+WIDTH = 64 * (1 + os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (128 << 30))
 TOO_LARGE = """\
 name: large
 task:
@@ -21,7 +22,7 @@ space:
 supernet: {method: single-path, epochs: 1, batch: 150, calibration: 10, optimizer: {kind: sgd, lr: 0.1}}
 search: {algorithm: random, evaluations: 1}
 objectives: [accuracy: max]
-"""
+""".replace("width: 64", "width: %d" % WIDTH)
 
 
 def large_images(rig, n=200, side=256):
