@@ -128,8 +128,8 @@ static es_status manifest_check(answer *a, const Espalier__Wire__Manifest *m, in
             es_status s = dm_db_get_i64(a->w->db, &length, "SELECT length(data) FROM chunk WHERE hash = ?", err, "b",
                                         x->chunks[k].data, x->chunks[k].len);
             if (s == ES_NOT_FOUND) {
-                es_fail(&a->why, ES_NOT_FOUND, x->name, "chunk %zu of %zu is not in the store: send it first", k,
-                        x->n_chunks);
+                /* Not NOT_FOUND, which would be the job's end: an upload slower than the grace of orphans is tried again. */
+                es_fail(&a->why, ES_IO, x->name, "chunk %zu of %zu is not in the store: send it first", k, x->n_chunks);
                 return ES_OK;
             }
             ES_RETURN(s);
