@@ -12,7 +12,7 @@ es_status kn_cuda_open(int index, kn_device **out, es_error *err)
     *out = NULL;
     return es_fail(
         err, ES_UNSUPPORTED, "device cuda",
-        "this build has no CUDA: install nvcc, cuBLASLt, cuDNN and NCCL and configure with -DESPALIER_CUDA=ON");
+        "this build has no CUDA: install nvcc, cuBLASLt and NCCL and configure with -DESPALIER_CUDA=ON");
 }
 
 int kn_device_gpus(void) { return 0; }
