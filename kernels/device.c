@@ -10,9 +10,8 @@ es_status kn_cuda_open(int index, kn_device **out, es_error *err)
 {
     (void)index;
     *out = NULL;
-    return es_fail(
-        err, ES_UNSUPPORTED, "device cuda",
-        "this build has no CUDA: install nvcc, cuBLASLt and NCCL and configure with -DESPALIER_CUDA=ON");
+    return es_fail(err, ES_UNSUPPORTED, "device cuda",
+                   "this build has no CUDA: install nvcc, cuBLASLt and NCCL and configure with -DESPALIER_CUDA=ON");
 }
 
 int kn_device_gpus(void) { return 0; }
