@@ -22,7 +22,6 @@ static const setting settings[] = {
     {"backoff_ms", AT(coord.backoff_ms), INT, true},
     {"failures_max", AT(coord.failures_max), INT, true},
     {"losses_max", AT(coord.losses_max), INT, true},
-    {"hold_ms", AT(coord.hold_ms), INT, true},
     {"drain_after", AT(coord.drain_after), INT, true},
     {"hold_ms", AT(coord.hold_ms), INT, true},
     {"events_kept", AT(coord.events_kept), I64, true},
