@@ -187,8 +187,6 @@ int wk_devices_run(const wk_devices *d, int argc, char **argv)
         uint64_t n;
         if (poll(&p, 1, wait_ms) > 0 && read(wake_fd, &n, sizeof n) < 0)
             continue;
-        for (; told < stops; told++)
-            tell_all(c, d->n);
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
             for (int i = 0; i < d->n; i++) {
                 if (c[i].pid != pid)
@@ -199,6 +197,8 @@ int wk_devices_run(const wk_devices *d, int argc, char **argv)
                     stops = stops + 1;
             }
         }
+        for (; told < stops; told++) /* after those that ended: one of them may be why */
+            tell_all(c, d->n);
     }
     close(wake_fd);
     return worst;

@@ -66,7 +66,7 @@ def whatever_there_is(rig):
 
 
 def wrong_devices(rig):
-    for name, words in (("cpu:1,cpu:1", "twice"), ("cpu,", "allowed are auto"), ("tpu:0", "not a device"), ("", "allowed are auto")):
+    for name, words in (("cpu:1,cpu:1", "twice"), ("cpu,", "allowed are auto"), ("tpu:0", "not a device"), ("cpu:1,tpu:0", "not a device"), ("", "allowed are auto")):
         r = subprocess.run([rig.program("espalier-worker"), "ipc:///nowhere", "--device", name], capture_output=True, text=True, timeout=20)
         check(r.returncode == 2 and words in r.stderr, "--device '%s': exit %d: %s" % (name, r.returncode, r.stderr))
 
