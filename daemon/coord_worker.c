@@ -275,8 +275,18 @@ es_status dm_leases_load(dm_coord *c, es_error *err)
     for (int i = 0; i < x.n; i++) {
         const struct running *r = &x.rows[i];
         dm_search *search = dm_search_find(c, r->search);
-        if (!search)
-            continue; /* of a search that ended: the sweep cancels it */
+        if (!search || (search->state != DM_SEARCH_RUNNING && search->state != DM_SEARCH_PAUSED)) {
+            /* It ended while it was read. A failed one may be retried: its job waits for that; of others the sweep cancels it. */
+            dm_job_move_args m = {.id = r->job.id,
+                                  .search = r->search,
+                                  .from = DM_JOB_RUNNING,
+                                  .to = DM_JOB_READY,
+                                  .why = "its search ended",
+                                  .failures = r->job.failures,
+                                  .losses = r->job.losses};
+            ES_GOTO(dm_job_move(c->store, &m, err));
+            continue;
+        }
         bool gang = false;
         if (dm_gang_size(search, r->job.kind) > 1)
             ES_GOTO(dm_gang_load(c, search, &r->job, r->leased_ms, &gang, err));

@@ -13,6 +13,8 @@ static es_status manifest_read(dm_weights *w, const char *hex, Espalier__Wire__M
     if (s == ES_OK) {
         const void *bytes = dm_stmt_blob(q, 0, &n);
         s = dm_decode(&espalier__wire__manifest__descriptor, bytes, n, &m, err);
+    } else if (s == ES_NOT_FOUND) {
+        s = es_fail(err, s, hex, "is not in the weights store");
     }
     dm_stmt_end(q);
     *out = (Espalier__Wire__Manifest *)m;

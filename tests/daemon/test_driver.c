@@ -3,6 +3,8 @@
 #include <jansson.h>
 
 #include "base/rng.h"
+#include "daemon/db.h"
+#include "daemon/store.h"
 #include "supernet/searchfile.h"
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"
@@ -106,6 +108,35 @@ START_TEST(old_checkpoints_are_let_go)
         ck_assert_str_eq(w->dropped[0], w->versions[0]);
         ck_assert_str_eq(w->dropped[1], w->versions[1]);
         world_free(&w);
+    }
+END_TEST
+
+/* What a newer program wrote, or one with other rules: the search fails at the start, and goes on when it can be read again. */
+static void unreadable(const char *spoil, const char *mend)
+{
+    world *w = world_new(es_test_dir());
+    world_hello(w, 1, 1);
+    uint64_t id = world_submit(w, "a", search_text);
+    world_want(w, 1, 1);
+    world_turn(w);
+    ck_assert_int_eq(world_count(w, "running"), 1);
+    ck_assert_int_eq(dm_db_run(dm_store_db(dm_coord_store(w->c)), spoil, NULL, ""), ES_OK);
+    world_restart(w);
+    world_hello(w, 1, 1);
+    world_turn(w);
+    ck_assert_int_eq(world_count(w, "running"), 0);
+    ck_assert_int_eq(world_count(w, "ready"), 1);
+    ck_assert_int_eq(dm_db_run(dm_store_db(dm_coord_store(w->c)), mend, NULL, ""), ES_OK);
+    world_command(w, ESPALIER__WIRE__VERB__VERB_RETRY, id, 0);
+    world_turn(w);
+    ck_assert_int_eq(world_work(w, 1), 1);
+    world_free(&w);
+}
+
+START_TEST(a_search_that_cannot_be_read_loses_no_job)
+    {
+        unreadable("UPDATE search SET driver = 'x' || driver", "UPDATE search SET driver = substr(driver, 2)");
+        unreadable("UPDATE search SET text = 'x' || text", "UPDATE search SET text = substr(text, 2)");
     }
 END_TEST
 
@@ -288,4 +319,5 @@ END_TEST
 
 ES_TEST_MAIN("driver", a_table_is_searched, modules_are_a_graph_of_jobs, a_failed_part_is_trained_again_alone,
              a_table_needs_no_worker, a_search_ends_with_a_front, the_same_bytes_for_any_number_of_workers_and_restarts,
-             old_checkpoints_are_let_go, bad_searches_and_results_are_refused)
+             old_checkpoints_are_let_go, a_search_that_cannot_be_read_loses_no_job,
+             bad_searches_and_results_are_refused)
