@@ -130,13 +130,11 @@ static void sweep(dm_limits *l, int64_t now_ms)
     }
 }
 
-/* NULL: there are too many. */
+/* NULL: there are too many. It never sweeps: that would free an entry that the caller has just been given. */
 static entry *entry_get(dm_limits *l, uint64_t key, double factor, int64_t now_ms)
 {
     entry *e = dm_map_get(&l->entries, key);
     if (!e) {
-        if (l->entries.live >= (size_t)l->o.peers_max)
-            sweep(l, now_ms);
         if (l->entries.live >= (size_t)l->o.peers_max)
             return NULL;
         e = es_xcalloc(1, sizeof *e);
@@ -173,6 +171,8 @@ dm_verdict dm_limits_take(dm_limits *l, const void *id, size_t id_n, const dm_wh
 {
     if (who->local)
         return DM_PASS;
+    if (l->entries.live + 2 > (size_t)l->o.peers_max)
+        sweep(l, now_ms);
     entry *key = entry_get(l, entry_key('k', who->name, strlen(who->name)), DM_LIMITS_KEY_FACTOR, now_ms);
     entry *con = entry_get(l, entry_key('c', id, id_n), 1, now_ms);
     if (!key || !con) {

@@ -96,6 +96,14 @@ START_TEST(peers_are_bounded_and_the_quiet_are_forgotten)
         ck_assert_int_eq(pass(l, "new", &bob, 1, 60000, 1), 1);
         ck_assert_uint_le(dm_limits_peers(l), 3);
         dm_limits_free(&l);
+        /* A known key's new connection finds the table full of quiet ones: they go, the key's own entry must not go with them. */
+        l = limits(10, 1000, 50);
+        for (int i = 0; i < 49; i++)
+            ck_assert_int_eq(pass(l, (char[]){(char)('A' + i), 0}, &ann, 1, 1000, 1), 1);
+        ck_assert_uint_eq(dm_limits_peers(l), 50);
+        ck_assert_int_eq(pass(l, "late", &ann, 1, 60000, 1), 1);
+        ck_assert_uint_eq(dm_limits_peers(l), 2);
+        dm_limits_free(&l);
     }
 END_TEST
 
