@@ -14,11 +14,21 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 
-/* A frame costs its length, flags and the seal of CURVE on the way: 33 bytes and up to 9. */
-enum { FDS = 1 << 16, LOOK_MS = 100, ALWAYS_LOOKS = 50, GROWN = 32 << 20, FRAME_COST = 42, LEAST = 64 << 10 };
+/* A frame costs its length, flags and the seal of CURVE on the way: 33 bytes and up to 9. Peers ping every five seconds (wire_peer.c): 42 bytes that
+ * nobody takes out, and that must not add up over weeks. */
+enum {
+    FDS = 1 << 16,
+    LOOK_MS = 100,
+    ALWAYS_LOOKS = 50,
+    GROWN = 32 << 20,
+    FRAME_COST = 42,
+    LEAST = 64 << 10,
+    PINGS_PER_S = 10
+};
 
 /* By descriptor: accepted and perhaps still open, and what was taken out since. One table, as descriptors are the process's. */
 static _Atomic uint64_t taken[FDS];
@@ -46,6 +56,12 @@ void dm_backlog_accepted(int fd)
         continue;
 }
 
+void dm_backlog_ignore(int fd)
+{
+    if (fd >= 0 && fd < FDS)
+        atomic_store(&open_fd[fd], false);
+}
+
 void dm_backlog_taken(zmq_msg_t *frame)
 {
     const char *text = zmq_msg_gets(frame, "__fd"); /* what ZMQ_SRCFD reads */
@@ -67,13 +83,14 @@ static int64_t resident_bytes(void)
 }
 
 /* Bytes that wait inside ZeroMQ of one connection; -1: no tcp connection any more. */
-static int64_t waiting(int fd)
+static int64_t waiting(int fd, int64_t pings)
 {
     struct tcp_info info;
     socklen_t n = sizeof info;
     memset(&info, 0, sizeof info);
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0)
         return -1;
+    atomic_fetch_add(&taken[fd], (uint64_t)pings);
     int64_t left = (int64_t)info.tcpi_bytes_received - (int64_t)atomic_load(&taken[fd]);
     if (left < 0) { /* small frames cost less than FRAME_COST: what was taken too much is no credit for later */
         atomic_fetch_sub(&taken[fd], (uint64_t)-left);
@@ -96,14 +113,17 @@ static void shut(int fd, int64_t bytes)
     atomic_fetch_add(&cut, 1);
 }
 
-void dm_backlog_look(const dm_backlog_options *o)
+void dm_backlog_look(const dm_backlog_options *o, int64_t now_ms)
 {
+    static int64_t paid_ms; /* until when pings are accounted for */
+    int64_t pings = paid_ms ? (now_ms - paid_ms) * PINGS_PER_S / 1000 : 0;
+    paid_ms = paid_ms ? paid_ms + pings * 1000 / PINGS_PER_S : now_ms;
     int top = atomic_load(&highest);
     int64_t all = 0, each = o->each, *left = es_xcalloc((size_t)top + 1, sizeof *left);
     for (int fd = 0; fd <= top; fd++) {
         if (!atomic_load(&open_fd[fd]))
             continue;
-        int64_t n = waiting(fd);
+        int64_t n = waiting(fd, pings);
         if (n < 0)
             atomic_store(&open_fd[fd], false);
         left[fd] = n > 0 ? n : 0;
@@ -134,7 +154,7 @@ static void *backlog_main(void *ctx)
         }
         b->resident = now;
         b->looks = 0;
-        dm_backlog_look(&b->o);
+        dm_backlog_look(&b->o, es_clock_mono_ms(es_clock_system()));
     }
     return NULL;
 }

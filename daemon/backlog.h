@@ -24,8 +24,9 @@ typedef struct dm_backlog_options {
 es_status dm_backlog_start(const dm_backlog_options *o, dm_backlog **out, es_error *err) ES_MUST_CHECK;
 void dm_backlog_stop(dm_backlog **b);
 void dm_backlog_accepted(int fd);
+void dm_backlog_ignore(int fd); /* it was accepted, but not by ZeroMQ: HTTP's */
 void dm_backlog_taken(zmq_msg_t *frame);
-uint64_t dm_backlog_cut(void);                     /* connections shut so far */
-void dm_backlog_look(const dm_backlog_options *o); /* what the thread does; for tests */
+uint64_t dm_backlog_cut(void);                                     /* connections shut so far */
+void dm_backlog_look(const dm_backlog_options *o, int64_t now_ms); /* what the thread does; for tests */
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "daemon/backlog.h"
 
 typedef struct place {
     dm_http_slow *owner;
@@ -48,6 +49,8 @@ void dm_http_slow_connection(void *slow, struct MHD_Connection *con, void **at,
     pthread_mutex_lock(&s->lock);
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         *at = NULL;
+        if (info)
+            dm_backlog_ignore(info->connect_fd);
         for (int i = 0; i < DM_HTTP_CONNECTIONS && info && !*at; i++)
             if (s->places[i].fd < 0) {
                 s->places[i] = (place){.owner = s, .fd = info->connect_fd, .since_ms = now_ms()};

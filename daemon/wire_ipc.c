@@ -18,6 +18,8 @@ es_status dm_ipc_check(const char *endpoint, es_error *err)
     char dir[256] = ".";
     struct stat st;
     uid_t us = geteuid();
+    if (strncmp(endpoint, "ipc://@", 7) == 0) /* any user may connect to it, and listen there in our place */
+        return es_fail(err, ES_DENIED, endpoint, "an abstract socket has no owner and no mode: name a path");
     if (!path)
         return ES_OK;
     if (slash)

@@ -213,6 +213,7 @@ START_TEST(an_ipc_folder_open_to_others_is_refused)
         char dir[600], endpoint[700];
         snprintf(dir, sizeof dir, "%s/open", es_test_dir());
         snprintf(endpoint, sizeof endpoint, "ipc://%s/c", dir);
+        ck_assert_status(dm_ipc_check("ipc://@anybody", &e), ES_DENIED);
         ck_assert_ok(dm_ipc_check(endpoint, &e)); /* not there yet: binding will say so */
         ck_assert_ok(es_file_mkdirs(dir, &e));
         ck_assert_int_eq(chmod(dir, 0755), 0);

@@ -70,10 +70,10 @@ START_TEST(the_largest_are_cut)
         for (int i = 0; i < N; i++)
             p[i] = connection(listener, &a);
         dm_backlog_options o = {.each = 8 << 20, .all = 6 << 20};
-        dm_backlog_look(&o);
+        dm_backlog_look(&o, 1000);
         ck_assert_uint_eq(dm_backlog_cut(), 0);
         send_bytes(&p[0], 9 << 20);
-        dm_backlog_look(&o);
+        dm_backlog_look(&o, 1000);
         ck_assert_uint_eq(dm_backlog_cut(), 1);
         ck_assert(!alive(&p[0]) && alive(&p[1]));
         /* None is too large, but together they are: the larger half of them goes. */
@@ -81,7 +81,7 @@ START_TEST(the_largest_are_cut)
         send_bytes(&p[2], 3 << 20);
         send_bytes(&p[3], 1 << 20);
         send_bytes(&p[4], 1000);
-        dm_backlog_look(&o);
+        dm_backlog_look(&o, 1000);
         ck_assert_uint_eq(dm_backlog_cut(), 3);
         ck_assert(!alive(&p[1]) && !alive(&p[2]));
         ck_assert(alive(&p[3]) && alive(&p[4]) && alive(&p[5]));
@@ -90,9 +90,30 @@ START_TEST(the_largest_are_cut)
         close(p[0].server);
         pair again = connection(listener, &a);
         send_bytes(&again, 1000);
-        dm_backlog_look(&o);
+        dm_backlog_look(&o, 1000);
         ck_assert_uint_eq(dm_backlog_cut(), 3);
         ck_assert(alive(&again));
+    }
+END_TEST
+
+START_TEST(pings_do_not_add_up)
+    {
+        struct sockaddr_in a;
+        int listener = listen_here(&a);
+        pair peer = connection(listener, &a), http = connection(listener, &a);
+        dm_backlog_options o = {.each = 1000, .all = 1 << 30};
+        dm_backlog_ignore(http.server); /* nobody takes frames out of it */
+        send_bytes(&http, 2000);
+        for (int i = 1; i <= 100; i++) {
+            send_bytes(&peer, 42);
+            dm_backlog_look(&o, 5000 * i);
+        }
+        ck_assert_uint_eq(dm_backlog_cut(), 0);
+        ck_assert(alive(&peer) && alive(&http));
+        send_bytes(&peer, 1100); /* what they are allowed is not saved up */
+        dm_backlog_look(&o, 5000 * 100 + 100);
+        ck_assert_uint_eq(dm_backlog_cut(), 1);
+        ck_assert(!alive(&peer));
     }
 END_TEST
 
@@ -119,7 +140,7 @@ START_TEST(what_was_taken_does_not_wait)
             dm_backlog_taken(&m);
             zmq_msg_close(&m);
             zmq_msg_close(&id);
-            dm_backlog_look(&o);
+            dm_backlog_look(&o, 1000);
         }
         ck_assert_uint_eq(dm_backlog_cut(), 0);
         /* Five more that nobody takes are too much. */
@@ -127,7 +148,7 @@ START_TEST(what_was_taken_does_not_wait)
             ck_assert_int_gt(zmq_send(dealer, body, 100 << 10, 0), 0);
         for (int i = 0; i < 500 && dm_backlog_cut() == 0; i++) {
             poll(NULL, 0, 10);
-            dm_backlog_look(&o);
+            dm_backlog_look(&o, 1000);
         }
         ck_assert_uint_eq(dm_backlog_cut(), 1);
         free(body);
@@ -139,4 +160,4 @@ START_TEST(what_was_taken_does_not_wait)
     }
 END_TEST
 
-ES_TEST_MAIN("backlog", the_largest_are_cut, what_was_taken_does_not_wait)
+ES_TEST_MAIN("backlog", the_largest_are_cut, pings_do_not_add_up, what_was_taken_does_not_wait)
