@@ -238,12 +238,14 @@ static es_status hunt_event(dm_hunt *h, int64_t ticket, es_error *err)
 es_status dm_hunt_advance(dm_hunt *h, es_error *err)
 {
     const sn_search_file *f = h->s->file;
+    es_clock *clock = h->s->c->env.clock;
+    int64_t began_ns = es_clock_mono_ns(clock);
     for (int tells = 0;; tells++) {
         ES_RETURN(hunt_ask_ahead(h, err));
         int64_t t = sr_told(h->search);
         if (t >= h->batched || !hunt_complete(h, &h->found[t]))
             return ES_OK;
-        if (tells >= DM_HUNT_TELLS) {
+        if (tells >= DM_HUNT_TELLS || (tells > 0 && es_clock_mono_ns(clock) - began_ns >= DM_HUNT_TURN_NS)) {
             h->s->busy = true;
             return ES_OK;
         }

@@ -13,7 +13,12 @@
 #include "daemon/driver.h"
 #include "search/algorithm.h"
 
-enum { DM_HUNT_BATCH = 8, DM_HUNT_LOOKAHEAD = 256, DM_HUNT_TELLS = 100 };
+enum {
+    DM_HUNT_BATCH = 8,
+    DM_HUNT_LOOKAHEAD = 256,
+    DM_HUNT_TELLS = 100,
+    DM_HUNT_TURN_NS = 2000000 /* of one turn: whoever asks waits */
+};
 
 typedef struct dm_found {
     es_id id;
