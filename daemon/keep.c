@@ -85,7 +85,8 @@ es_status dm_keep_backup(dm_keep *k, const dm_addr *from, uint64_t id, const cha
     snprintf(path, sizeof path, "%s", dir);
     if (!dir[0]) {
         ES_RETURN(es_file_mkdirs(k->folder, err));
-        dm_backup_prune(k->folder, k->keep);
+        if (!dm_backup_busy(k->backup)) /* or what that has copied so far would go, too */
+            dm_backup_prune(k->folder, k->keep);
         dm_backup_name(k->folder, now_ms(), path);
     }
     ES_RETURN(dm_backup_start(k->backup, path, now_ms(), err));
