@@ -27,13 +27,14 @@ enum {
     GROWN = 32 << 20,
     FRAME_COST = 42,
     LEAST = 64 << 10,
+    SUBSCRIPTION_COST = 32, /* a node of ZeroMQ's tree for each byte of a topic */
     PINGS_PER_S = 10
 };
 
 /* By descriptor: accepted and perhaps still open, and what was taken out since. One table, as descriptors are the process's. */
 static _Atomic uint64_t taken[FDS];
 static atomic_bool open_fd[FDS];
-static atomic_int highest;
+static atomic_int highest, status_port;
 static _Atomic uint64_t cut;
 
 struct dm_backlog {
@@ -60,6 +61,22 @@ void dm_backlog_ignore(int fd)
 {
     if (fd >= 0 && fd < FDS)
         atomic_store(&open_fd[fd], false);
+}
+
+void dm_backlog_subscribers(const char *bound)
+{
+    int64_t port;
+    const char *colon = strncmp(bound, "tcp://", 6) == 0 ? strrchr(bound, ':') : NULL;
+    if (colon && es_str_to_i64(colon + 1, false, &port) && port > 0 && port < 65536)
+        atomic_store(&status_port, (int)port);
+}
+
+static bool is_subscriber(int fd)
+{
+    struct sockaddr_in here = {0}; /* the port stands at the same place in both families */
+    socklen_t n = sizeof here;
+    int port = atomic_load(&status_port);
+    return port && getsockname(fd, (struct sockaddr *)&here, &n) == 0 && ntohs(here.sin_port) == port;
 }
 
 void dm_backlog_taken(zmq_msg_t *frame)
@@ -108,8 +125,8 @@ static void shut(int fd, int64_t bytes)
         inet_ntop(AF_INET, &peer.sin_addr, address, sizeof address);
     es_log(ES_LOG_WARN, "cut a connection from %s: %lld bytes of it wait for the end of their message", address,
            (long long)bytes);
-    shutdown(fd, SHUT_RDWR); /* ZeroMQ sees its end, lets go of what it kept and closes it */
     atomic_store(&open_fd[fd], false);
+    shutdown(fd, SHUT_RDWR); /* ZeroMQ sees its end, lets go of what it kept and closes it */
     atomic_fetch_add(&cut, 1);
 }
 
@@ -121,12 +138,13 @@ void dm_backlog_look(const dm_backlog_options *o, int64_t now_ms)
     int top = atomic_load(&highest);
     int64_t all = 0, each = o->each, *left = es_xcalloc((size_t)top + 1, sizeof *left);
     for (int fd = 0; fd <= top; fd++) {
-        if (!atomic_load(&open_fd[fd]))
+        /* Taken out and put back: the number may be closed and accepted anew meanwhile, and then it stays in. */
+        if (!atomic_exchange(&open_fd[fd], false))
             continue;
         int64_t n = waiting(fd, pings);
-        if (n < 0)
-            atomic_store(&open_fd[fd], false);
-        left[fd] = n > 0 ? n : 0;
+        if (n >= 0)
+            atomic_store(&open_fd[fd], true);
+        left[fd] = n <= 0 ? 0 : is_subscriber(fd) ? n * SUBSCRIPTION_COST : n;
         all += left[fd];
     }
     for (;; each /= 2) {

@@ -112,7 +112,9 @@ static es_status server_pub(dm_server *s, const char *endpoint, es_error *err)
     zmq_setsockopt(s->pub, ZMQ_SNDHWM, &hwm, sizeof hwm);
     zmq_setsockopt(s->pub, ZMQ_MAXMSGSIZE, &subscription_max, sizeof subscription_max);
     zmq_setsockopt(s->pub, ZMQ_LINGER, &zero, sizeof zero);
-    return dm_auth_bind(s->auth, s->pub, "status", endpoint, s->status, err);
+    ES_RETURN(dm_auth_bind(s->auth, s->pub, "status", endpoint, s->status, err));
+    dm_backlog_subscribers(s->status);
+    return ES_OK;
 }
 
 static es_status server_sockets(dm_server *s, es_error *err)

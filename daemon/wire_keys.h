@@ -78,7 +78,7 @@ typedef struct dm_login {
     bool keyed;    /* `keys` are there */
     dm_keys keys;
 } dm_login;
-/* Keys are looked for only when the endpoint needs them: tcp, and not insecure. */
+/* Keys must be there when the endpoint needs them: tcp, and not insecure. Over ipc they are taken along when there are some. */
 es_status dm_login_find(const char *endpoint, const dm_keys_where *where, bool insecure, dm_login *out,
                         es_error *err) ES_MUST_CHECK;
 

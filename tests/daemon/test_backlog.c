@@ -117,6 +117,26 @@ START_TEST(pings_do_not_add_up)
     }
 END_TEST
 
+START_TEST(subscriptions_cost_more)
+    {
+        struct sockaddr_in a, b;
+        char bound[64];
+        int status = listen_here(&a), control = listen_here(&b);
+        pair subscriber = connection(status, &a), peer = connection(control, &b);
+        dm_backlog_options o = {.each = 1 << 20, .all = 1 << 30};
+        snprintf(bound, sizeof bound, "tcp://127.0.0.1:%d", ntohs(a.sin_port));
+        dm_backlog_subscribers(bound);
+        send_bytes(&subscriber, 30 << 10);
+        send_bytes(&peer, 40 << 10);
+        dm_backlog_look(&o, 1000);
+        ck_assert_uint_eq(dm_backlog_cut(), 0);
+        send_bytes(&subscriber, 10 << 10);
+        dm_backlog_look(&o, 1000);
+        ck_assert_uint_eq(dm_backlog_cut(), 1);
+        ck_assert(!alive(&subscriber) && alive(&peer));
+    }
+END_TEST
+
 START_TEST(what_was_taken_does_not_wait)
     {
         dm_accept_keep(32);
@@ -160,4 +180,4 @@ START_TEST(what_was_taken_does_not_wait)
     }
 END_TEST
 
-ES_TEST_MAIN("backlog", the_largest_are_cut, pings_do_not_add_up, what_was_taken_does_not_wait)
+ES_TEST_MAIN("backlog", the_largest_are_cut, pings_do_not_add_up, subscriptions_cost_more, what_was_taken_does_not_wait)
