@@ -105,17 +105,23 @@ static void start(child *c, int argc, char **argv, int64_t now)
 {
     char **arguments = arguments_of(c->device, argc, argv);
     pid_t parent = getpid();
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all,
+                &before); /* a stop sent to the child at once is not lost in this process's handler */
     c->started_ms = now;
     c->pid = fork();
     if (c->pid == 0) {
         signal(SIGTERM, SIG_DFL);
         signal(SIGINT, SIG_DFL);
         signal(SIGCHLD, SIG_DFL);
+        sigprocmask(SIG_SETMASK, &before, NULL);
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() == parent)
             execv("/proc/self/exe", arguments);
         _exit(EXIT_FAILURE);
     }
+    sigprocmask(SIG_SETMASK, &before, NULL);
     if (c->pid < 0) {
         es_log(ES_LOG_ERROR, "cannot start a process for %s: %m", c->device);
         c->pid = 0;
@@ -127,7 +133,9 @@ static void start(child *c, int argc, char **argv, int64_t now)
 /* A process has ended: for good, or to be started again. Returns its exit status when that ends everything, else 0. */
 static int ended(child *c, int status, int64_t now)
 {
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+    /* Told to stop before it could answer, a process had nothing in hand. */
+    bool early = stops > 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM;
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : early ? EXIT_SUCCESS : EXIT_FAILURE;
     c->pid = 0;
     c->finished = stops > 0 || code == EXIT_SUCCESS || code == EXIT_USAGE;
     if (c->finished)

@@ -54,6 +54,14 @@ def a_process_for_each(rig):
     rig.wait(lambda: not online(rig), 10, "their goodbyes")
 
 
+def stopped_at_once(rig):
+    for _ in range(10):
+        worker = rig.start("espalier-worker", "ipc:///nowhere", "--device", "cpu:1,cpu:2,cpu:3,cpu:4", log="worker.log")
+        rig.wait(lambda: children_of(worker.pid), 10, "its first process")
+        worker.send_signal(signal.SIGTERM)
+        check(rig.ends(worker) == 0, "stopped while its processes start, it ends cleanly with them")
+
+
 def whatever_there_is(rig):
     rig.coordinator()
     worker = rig.start("espalier-worker", rig.endpoint, "--device", "auto", log="worker.log")
@@ -85,4 +93,4 @@ def too_large_is_refused(rig):
     check(worker.poll() is None, "the same worker did the next one")
 
 
-main(a_process_for_each, whatever_there_is, wrong_devices, too_large_is_refused)
+main(a_process_for_each, stopped_at_once, whatever_there_is, wrong_devices, too_large_is_refused)
