@@ -434,10 +434,12 @@ static es_status finish_current(dm_coord *c, dm_lease *l, const Espalier__Wire__
                            "the worker named no outcome", f->log, err);
 }
 
-/* Whether this very result was accepted before: its answer was lost, and it is acknowledged again. */
-static es_status finish_was_accepted(dm_coord *c, int64_t worker, const Espalier__Wire__Lease *lease, bool *yes,
+/* Whether this very result was accepted before: its answer was lost, and it is acknowledged again. Not so a success of an attempt that ended as failed, from a
+ * worker to which the grant came twice, the second time late: it does not count, and is told so. */
+static es_status finish_was_accepted(dm_coord *c, int64_t worker, const Espalier__Wire__Finish *f, bool *yes,
                                      es_error *err)
 {
+    const Espalier__Wire__Lease *lease = f->lease;
     int state;
     int64_t attempt, holder;
     *yes = false;
@@ -446,7 +448,8 @@ static es_status finish_was_accepted(dm_coord *c, int64_t worker, const Espalier
         return ES_OK;
     ES_RETURN(s);
     *yes = state == DM_JOB_DONE && attempt == (int64_t)lease->attempt && holder == worker;
-    return *yes ? ES_OK : dm_attempt_exists(c->store, (int64_t)lease->job, lease->attempt, worker, yes, err);
+    return *yes ? ES_OK
+                : dm_attempt_ended_so(c->store, (int64_t)lease->job, lease->attempt, worker, (int)f->outcome, yes, err);
 }
 
 es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__FinishBatch *m,
@@ -476,7 +479,7 @@ es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
         else if (w && w->left_job == (int64_t)f->lease->job && w->left_attempt == (int64_t)f->lease->attempt)
             yes = true; /* a rank that gave its slot back says so again */
         else if (worker)
-            s = finish_was_accepted(c, worker, f->lease, &yes, err);
+            s = finish_was_accepted(c, worker, f, &yes, err);
         if (yes)
             accepted[fr.n_accepted++] = f->lease;
         else

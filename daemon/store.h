@@ -145,8 +145,9 @@ enum {
     DM_OUTCOME_SLICE = 101
 }; /* besides wire Outcome: lease expired; slice finished, more to train */
 es_status dm_attempt_insert(dm_store *st, const dm_attempt_row *r, es_error *err) ES_MUST_CHECK;
-es_status dm_attempt_exists(dm_store *st, int64_t job, int64_t attempt, int64_t worker, bool *yes,
-                            es_error *err) ES_MUST_CHECK;
+/* *yes: it ended with the outcome that its worker says now (a wire Outcome; a slice ended as done). */
+es_status dm_attempt_ended_so(dm_store *st, int64_t job, int64_t attempt, int64_t worker, int said, bool *yes,
+                              es_error *err) ES_MUST_CHECK;
 es_status dm_attempt_each(dm_store *st, int64_t job, bool (*fn)(void *ctx, const dm_attempt_row *r), void *ctx,
                           es_error *err) ES_MUST_CHECK;
 

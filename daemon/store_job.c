@@ -304,13 +304,15 @@ es_status dm_attempt_insert(dm_store *st, const dm_attempt_row *r, es_error *err
                      r->error_code, r->error, r->log);
 }
 
-es_status dm_attempt_exists(dm_store *st, int64_t job, int64_t attempt, int64_t worker, bool *yes, es_error *err)
+es_status dm_attempt_ended_so(dm_store *st, int64_t job, int64_t attempt, int64_t worker, int said, bool *yes,
+                              es_error *err)
 {
     int64_t outcome;
     es_status s =
         dm_db_get_i64(st->db, &outcome, "SELECT outcome FROM attempt WHERE job = ? AND attempt = ? AND worker = ?", err,
                       "iii", job, attempt, worker);
-    *yes = s == ES_OK && outcome != DM_OUTCOME_LOST;
+    *yes = s == ES_OK &&
+           (outcome == said || (outcome == DM_OUTCOME_SLICE && said == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE));
     return s == ES_NOT_FOUND ? ES_OK : s;
 }
 

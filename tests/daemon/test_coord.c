@@ -149,6 +149,9 @@ START_TEST(failures_are_retried_with_backoff_then_final)
         world_noops(w, "t", 1, 0);
         uint64_t job = want_one(w, 1, &a);
         ck_assert(finish(w, 1, job, a, FAILED));
+        ck_assert(finish(w, 1, job, a, FAILED));
+        ck_assert(
+            !finish(w, 1, job, a, DONE)); /* the grant came once more, late: no result of a failed attempt counts */
         ck_assert_uint_eq(want_one(w, 1, &a), 0); /* backing off */
         char *why = world_query(w, "why", 0, job);
         ck_assert_has(why, "the next one starts in");

@@ -49,7 +49,7 @@ def disk_of_the_coordinator(rig):
         rig.wait_done(first)
         want = rig.result(first, "undisturbed")
         second = rig.submit(path)
-        rig.wait(lambda: any(j["state"] == "done" for j in rig.ask("show", second)["jobs"]), 60, "a slice to be done")
+        rig.wait(lambda: any(j["attempt"] > 2 for j in rig.ask("show", second)["jobs"]), 60, "two slices to be done")
         for _ in range(2):
             disk.fill()
             r = rig.client("submit", path, timeout=120)
@@ -69,13 +69,13 @@ def disk_of_a_worker(rig):
     with SmallDisk(rig, "cache", "1m") as disk:
         if not disk:
             return
-        path = rig.search("small", epochs=20)
+        path = rig.search("small", epochs=100)
         rig.coordinator()
         plain = rig.worker()
         first = rig.submit(path)
         rig.wait_done(first)
         second = rig.submit(path)
-        rig.wait(lambda: any(j["state"] == "done" for j in rig.ask("show", second)["jobs"]), 60, "a slice to be done")
+        rig.wait(lambda: any(j["attempt"] > 2 for j in rig.ask("show", second)["jobs"]), 60, "two slices to be done")
         plain.kill()
         disk.fill()
         rig.worker("--cache", disk.dir)  # which has to fetch what the other one trained
