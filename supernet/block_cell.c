@@ -20,10 +20,12 @@ static bool op_none(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_
     return false;
 }
 
+/* With a stride: the mean of windows that begin `stride` apart and give ceil(size / stride) both ways, as a convolution of that stride does. */
 static bool op_skip(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
     (void)slot, (void)k, (void)c;
-    *y = stride == 1 ? x : sn_walk_pool(w, x, false, stride, stride, x.h % stride || x.w % stride ? stride / 2 : 0);
+    const bool h = x.h % stride == 0, v = x.w % stride == 0, mixed = h != v && stride % 2 == 0;
+    *y = stride == 1 ? x : sn_walk_pool(w, x, false, mixed ? stride + 1 : stride, stride, h && v ? 0 : stride / 2);
     return true;
 }
 
