@@ -16,35 +16,37 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* First element of row i of head h of sample b, in a tensor of t rows of `width`. */
-static __device__ __forceinline__ int64_t row_at(const attention_args &a, int b, int h, int t, int width, int i)
+/* Row i of head h of sample b: its first element. */
+struct row_of {
+    void *p;
+    int type;
+    int64_t at;
+};
+static __device__ __forceinline__ row_of row_at(const attention_rows &x, int b, int h, int i)
 {
-    return (((int64_t)b * t + i) * a.heads + h) * width;
+    return {x.p, x.type, b * x.sample + i * x.row + h * x.head};
 }
-static __device__ __forceinline__ float dot(const void *x, int type_x, int64_t at_x, const void *y, int type_y,
-                                            int64_t at_y, int width)
+static __device__ __forceinline__ float dot(row_of x, row_of y, int width)
 {
     float sum = 0;
     for (int e = 0; e < width; e++)
-        sum = fmaf(kn_load(x, type_x, at_x + e), kn_load(y, type_y, at_y + e), sum);
+        sum = fmaf(kn_load(x.p, x.type, x.at + e), kn_load(y.p, y.type, y.at + e), sum);
     return sum;
 }
 /* acc += w x row, a lane's elements of it. */
-static __device__ __forceinline__ void add_row(float acc[PARTS], float w, const void *x, int type, int64_t at,
-                                               int width, int lane)
+static __device__ __forceinline__ void add_row(float acc[PARTS], float w, row_of x, int width, int lane)
 {
 #pragma unroll
     for (int p = 0; p < PARTS; p++)
         if (lane + 32 * p < width)
-            acc[p] = fmaf(w, kn_load(x, type, at + lane + 32 * p), acc[p]);
+            acc[p] = fmaf(w, kn_load(x.p, x.type, x.at + lane + 32 * p), acc[p]);
 }
-static __device__ __forceinline__ void put_row(const float acc[PARTS], float scale, void *x, int type, int64_t at,
-                                               int width, int lane)
+static __device__ __forceinline__ void put_row(const float acc[PARTS], float scale, row_of x, int width, int lane)
 {
 #pragma unroll
     for (int p = 0; p < PARTS; p++)
         if (lane + 32 * p < width)
-            kn_store(x, type, at + lane + 32 * p, acc[p] * scale);
+            kn_store(x.p, x.type, x.at + lane + 32 * p, acc[p] * scale);
 }
 
 #define ATTENTION_KERNEL(name) \
@@ -61,23 +63,20 @@ ATTENTION_KERNEL(forward_kernel)
 {
     ROW_OR_RETURN(a.tq);
     const int seen = attention_seen(a, i);
-    const int64_t q = row_at(a, b, h, a.tq, a.d, i);
+    const row_of q = row_at(a.q, b, h, i);
     float most = -INFINITY, sum = 0, acc[PARTS] = {};
     for (int j = lane; j < seen; j += 32)
-        most = fmaxf(most, a.scale * dot(a.q, a.type_q, q, a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d));
+        most = fmaxf(most, a.scale * dot(q, row_at(a.k, b, h, j), a.d));
     most = warp_max(most);
     for (int from = 0; from < seen; from += 32) {
         int j = from + lane;
-        float p = j < seen
-                      ? expf(a.scale * dot(a.q, a.type_q, q, a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d) - most)
-                      : 0.f;
+        float p = j < seen ? expf(a.scale * dot(q, row_at(a.k, b, h, j), a.d) - most) : 0.f;
         sum += p;
         for (int s = 0; s < 32 && from + s < seen; s++)
-            add_row(acc, __shfl_sync(0xffffffffu, p, s), a.v, a.type_v, row_at(a, b, h, a.tk, a.dv_width, from + s),
-                    a.dv_width, lane);
+            add_row(acc, __shfl_sync(0xffffffffu, p, s), row_at(a.v, b, h, from + s), a.dv_width, lane);
     }
     sum = warp_sum(sum);
-    put_row(acc, 1 / sum, a.out, a.type_out, row_at(a, b, h, a.tq, a.dv_width, i), a.dv_width, lane);
+    put_row(acc, 1 / sum, row_at(a.out, b, h, i), a.dv_width, lane);
     if (lane == 0 && a.lse)
         a.lse[((int64_t)b * a.heads + h) * a.tq + i] = most + logf(sum);
 }
@@ -86,11 +85,8 @@ ATTENTION_KERNEL(forward_kernel)
 static __device__ __forceinline__ float2 back(const attention_args &a, int b, int h, int i, int j, float lse,
                                               float delta)
 {
-    float p = expf(
-        a.scale * dot(a.q, a.type_q, row_at(a, b, h, a.tq, a.d, i), a.k, a.type_k, row_at(a, b, h, a.tk, a.d, j), a.d) -
-        lse);
-    float dp = dot(a.dy, a.type_dy, row_at(a, b, h, a.tq, a.dv_width, i), a.v, a.type_v,
-                   row_at(a, b, h, a.tk, a.dv_width, j), a.dv_width);
+    float p = expf(a.scale * dot(row_at(a.q, b, h, i), row_at(a.k, b, h, j), a.d) - lse);
+    float dp = dot(row_at(a.dy, b, h, i), row_at(a.v, b, h, j), a.dv_width);
     return make_float2(p, p * (dp - delta));
 }
 
@@ -98,21 +94,21 @@ ATTENTION_KERNEL(dq_kernel)
 {
     ROW_OR_RETURN(a.tq);
     const int seen = attention_seen(a, i);
-    const int64_t stat = ((int64_t)b * a.heads + h) * a.tq + i, y = row_at(a, b, h, a.tq, a.dv_width, i);
+    const int64_t stat = ((int64_t)b * a.heads + h) * a.tq + i;
+    const row_of y = row_at(a.y, b, h, i), dy = row_at(a.dy, b, h, i);
     const float lse = a.lse_in[stat];
     float acc[PARTS] = {}, delta = 0;
     for (int e = lane; e < a.dv_width; e += 32)
-        delta = fmaf(kn_load(a.dy, a.type_dy, y + e), kn_load(a.y, a.type_y, y + e), delta);
+        delta = fmaf(kn_load(dy.p, dy.type, dy.at + e), kn_load(y.p, y.type, y.at + e), delta);
     delta = warp_sum(delta);
     if (lane == 0)
         a.delta[stat] = delta;
     for (int from = 0; from < seen; from += 32) {
         float ds = from + lane < seen ? back(a, b, h, i, from + lane, lse, delta).y : 0.f;
         for (int s = 0; s < 32 && from + s < seen; s++)
-            add_row(acc, __shfl_sync(0xffffffffu, ds, s), a.k, a.type_k, row_at(a, b, h, a.tk, a.d, from + s), a.d,
-                    lane);
+            add_row(acc, __shfl_sync(0xffffffffu, ds, s), row_at(a.k, b, h, from + s), a.d, lane);
     }
-    put_row(acc, a.scale, a.dq, a.type_dq, row_at(a, b, h, a.tq, a.d, i), a.d, lane);
+    put_row(acc, a.scale, row_at(a.dq, b, h, i), a.d, lane);
 }
 
 ATTENTION_KERNEL(dkdv_kernel)
@@ -125,14 +121,12 @@ ATTENTION_KERNEL(dkdv_kernel)
         int j = from + lane;
         float2 w = j < a.tq ? back(a, b, h, j, i, a.lse_in[stat + j], a.delta[stat + j]) : make_float2(0, 0);
         for (int s = 0; s < 32 && from + s < a.tq; s++) {
-            add_row(dv, __shfl_sync(0xffffffffu, w.x, s), a.dy, a.type_dy, row_at(a, b, h, a.tq, a.dv_width, from + s),
-                    a.dv_width, lane);
-            add_row(dk, __shfl_sync(0xffffffffu, w.y, s), a.q, a.type_q, row_at(a, b, h, a.tq, a.d, from + s), a.d,
-                    lane);
+            add_row(dv, __shfl_sync(0xffffffffu, w.x, s), row_at(a.dy, b, h, from + s), a.dv_width, lane);
+            add_row(dk, __shfl_sync(0xffffffffu, w.y, s), row_at(a.q, b, h, from + s), a.d, lane);
         }
     }
-    put_row(dk, a.scale, a.dk, a.type_dk, row_at(a, b, h, a.tk, a.d, i), a.d, lane);
-    put_row(dv, 1, a.dv, a.type_dv, row_at(a, b, h, a.tk, a.dv_width, i), a.dv_width, lane);
+    put_row(dk, a.scale, row_at(a.dk, b, h, i), a.d, lane);
+    put_row(dv, 1, row_at(a.dv, b, h, i), a.dv_width, lane);
 }
 
 static es_status shape_of(const kn_call *c, const kn_tensor *q, const kn_tensor *v, attention_args *a, es_error *err)
@@ -146,14 +140,14 @@ static es_status shape_of(const kn_call *c, const kn_tensor *q, const kn_tensor 
     return ES_OK;
 }
 
-#define TAKE(name, tensor) a.name = (tensor).p, a.type_##name = (tensor).dtype
+static attention_rows rows(const kn_tensor *t) { return {t->p, t->dtype, t->stride[0], t->stride[1], t->stride[2]}; }
 #define ROWS_GRID(rows) (unsigned)kn_ceil((int64_t)a.n *a.heads *(rows), WARPS), 32 * WARPS, 0, kn_stream(c)
 
 extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
 {
     attention_args a = {};
     ES_RETURN(shape_of(c, &c->in[0], &c->in[2], &a, err));
-    TAKE(q, c->in[0]), TAKE(k, c->in[1]), TAKE(v, c->in[2]), TAKE(out, c->out[0]);
+    a.q = rows(&c->in[0]), a.k = rows(&c->in[1]), a.v = rows(&c->in[2]), a.out = rows(&c->out[0]);
     a.lse = (float *)c->out[1].p;
     if (kn_attention_fits_bf16(&a))
         kn_attention_bf16(&a, kn_stream(c));
@@ -173,8 +167,8 @@ extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
 {
     attention_args a = {};
     ES_RETURN(shape_of(c, &c->in[1], &c->in[3], &a, err));
-    TAKE(dy, c->in[0]), TAKE(q, c->in[1]), TAKE(k, c->in[2]), TAKE(v, c->in[3]), TAKE(y, c->in[4]);
-    TAKE(dq, c->out[0]), TAKE(dk, c->out[1]), TAKE(dv, c->out[2]);
+    a.dy = rows(&c->in[0]), a.q = rows(&c->in[1]), a.k = rows(&c->in[2]), a.v = rows(&c->in[3]);
+    a.y = rows(&c->in[4]), a.dq = rows(&c->out[0]), a.dk = rows(&c->out[1]), a.dv = rows(&c->out[2]);
     a.lse_in = (const float *)c->in[5].p;
     a.delta = (float *)c->scratch;
     if ((int64_t)a.n * a.heads * a.tq * a.tk == 0)

@@ -1,6 +1,6 @@
 /* attention.cuh - attention on a GPU in two ways: on tensor cores for bf16 heads of 64 (attention_bf16.cu), and plainly for every other type and size (attention.cu).
  *
- * Operands are [n, t, heads, d] as linear layers leave them: a head's rows are `ld` elements apart. lse and delta are [n, heads, tq] in fp32. Nothing of the size tq x tk is
+ * Operands are [n, t, heads, d] as linear layers leave them, each with strides of its own: q, k and v may be columns of one product. lse and delta are [n, heads, tq] in fp32. Nothing of the size tq x tk is
  * ever stored: scores are computed again in the backward pass (Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691), whose two halves are two kernels, by queries
  * and by keys, so that every sum has one owner and one order: no atomics, the same bits every time.
  */
@@ -9,12 +9,17 @@
 
 #include "kernels/cuda/cuda.cuh"
 
+/* One operand: elements between samples, rows (queries or keys) and heads; a head's row is contiguous. */
+struct attention_rows {
+    void *p;
+    int type;
+    int64_t sample, row, head;
+};
+
 struct attention_args {
-    const void *q, *k, *v, *y, *dy;
-    void *out, *dq, *dk, *dv; /* out: y of the forward pass */
+    attention_rows q, k, v, y, dy, out, dq, dk, dv; /* out: y of the forward pass */
     const float *lse_in;
     float *lse, *delta; /* delta: sum over a row of dy y; lse NULL: not wanted */
-    int type_q, type_k, type_v, type_y, type_dy, type_out, type_dq, type_dk, type_dv;
     int n, heads, tq, tk, d, dv_width;
     int past; /* causal: query i sees keys up to i + past */
     int causal;
@@ -28,7 +33,7 @@ static __host__ __device__ __forceinline__ int attention_seen(const attention_ar
     return seen < a.tk ? seen : a.tk;
 }
 
-bool kn_attention_fits_bf16(const attention_args *a); /* all bf16, 64 wide, aligned */
+bool kn_attention_fits_bf16(const attention_args *a); /* all bf16, 64 wide, rows aligned */
 void kn_attention_bf16(const attention_args *a, cudaStream_t stream);
 void kn_attention_bf16_grad(const attention_args *a, cudaStream_t stream); /* writes delta */
 

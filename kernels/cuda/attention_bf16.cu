@@ -13,22 +13,20 @@ enum {
 };
 static const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
+/* This block's head: row 0 of an operand, and of lse. */
 struct head_of {
-    int64_t ld, q, k,
-        stat; /* a row's length; element of row 0 of this head among queries and among keys; row 0 of lse */
+    int h, b;
+    int64_t stat;
 };
 static __device__ __forceinline__ head_of head(const attention_args &a)
 {
     const int h = (int)(blockIdx.x % a.heads), b = (int)(blockIdx.x / a.heads);
-    const int64_t ld = (int64_t)a.heads * MMA_WIDTH;
-    return {ld, (int64_t)b * a.tq * ld + h * MMA_WIDTH, (int64_t)b * a.tk * ld + h * MMA_WIDTH,
-            ((int64_t)b * a.heads + h) * a.tq};
+    return {h, b, ((int64_t)b * a.heads + h) * a.tq};
 }
-static __device__ __forceinline__ const __nv_bfloat16 *at(const void *p, int64_t i)
+static __device__ __forceinline__ __nv_bfloat16 *at(const attention_rows &x, const head_of &hd)
 {
-    return (const __nv_bfloat16 *)p + i;
+    return (__nv_bfloat16 *)x.p + hd.b * x.sample + hd.h * x.head;
 }
-static __device__ __forceinline__ __nv_bfloat16 *at(void *p, int64_t i) { return (__nv_bfloat16 *)p + i; }
 
 static __device__ __forceinline__ float quad_sum(float v)
 {
@@ -97,17 +95,17 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) forward_kernel(const _
     float o[8][4] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     kn_begin();
     const head_of hd = head(a);
-    const __nv_bfloat16 *k = at(a.k, hd.k), *v = at(a.v, hd.k);
-    tile_load<TILE, 32 * Q_WARPS>(base, k, hd.ld, 0, a.tk);
-    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, hd.ld, 0, a.tk);
+    const __nv_bfloat16 *k = at(a.k, hd), *v = at(a.v, hd);
+    tile_load<TILE, 32 * Q_WARPS>(base, k, a.k.row, 0, a.tk);
+    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, a.v.row, 0, a.tk);
     copies_commit();
-    rows_load(q, at(a.q, hd.q), hd.ld, row, a.tq, lane);
+    rows_load(q, at(a.q, hd), a.q.row, row, a.tq, lane);
     for (int i = 0; i < tiles; i++) {
         const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES,
                        next = base + (uint32_t)(~i & 1) * 2 * TILE_BYTES;
         if (i + 1 < tiles) {
-            tile_load<TILE, 32 * Q_WARPS>(next, k, hd.ld, (i + 1) * TILE, a.tk);
-            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, hd.ld, (i + 1) * TILE, a.tk);
+            tile_load<TILE, 32 * Q_WARPS>(next, k, a.k.row, (i + 1) * TILE, a.tk);
+            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, a.v.row, (i + 1) * TILE, a.tk);
             copies_commit();
             copies_done_but(1);
         } else {
@@ -133,8 +131,8 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) forward_kernel(const _
     }
     sum[0] = quad_sum(sum[0]);
     sum[1] = quad_sum(sum[1]);
-    rows_store(o, 1 / sum[0], 1 / sum[1], base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.out, hd.q), hd.ld, row, a.tq,
-               lane);
+    rows_store(o, 1 / sum[0], 1 / sum[1], base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.out, hd), a.out.row, row,
+               a.tq, lane);
     if (a.lse && lane % 4 == 0)
         for (int r = 0; r < 2; r++)
             if (row + (lane >> 2) + 8 * r < a.tq)
@@ -204,14 +202,14 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid
     float dq[8][4] = {}, shift[2], delta[2];
     kn_begin();
     const head_of hd = head(a);
-    const __nv_bfloat16 *k = at(a.k, hd.k), *v = at(a.v, hd.k);
-    tile_load<TILE, 32 * Q_WARPS>(base, k, hd.ld, 0, a.tk);
-    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, hd.ld, 0, a.tk);
+    const __nv_bfloat16 *k = at(a.k, hd), *v = at(a.v, hd);
+    tile_load<TILE, 32 * Q_WARPS>(base, k, a.k.row, 0, a.tk);
+    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, a.v.row, 0, a.tk);
     copies_commit();
-    rows_load(q, at(a.y, hd.q), hd.ld, row, a.tq, lane);
-    rows_load(dy, at(a.dy, hd.q), hd.ld, row, a.tq, lane);
+    rows_load(q, at(a.y, hd), a.y.row, row, a.tq, lane);
+    rows_load(dy, at(a.dy, hd), a.dy.row, row, a.tq, lane);
     row_dots(q, dy, delta);
-    rows_load(q, at(a.q, hd.q), hd.ld, row, a.tq, lane);
+    rows_load(q, at(a.q, hd), a.q.row, row, a.tq, lane);
     for (int r = 0; r < 2; r++) {
         int i = row + (lane >> 2) + 8 * r;
         shift[r] = i < a.tq ? a.lse_in[hd.stat + i] * LOG2E : 0.f;
@@ -222,8 +220,8 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid
         const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES,
                        next = base + (uint32_t)(~i & 1) * 2 * TILE_BYTES;
         if (i + 1 < tiles) {
-            tile_load<TILE, 32 * Q_WARPS>(next, k, hd.ld, (i + 1) * TILE, a.tk);
-            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, hd.ld, (i + 1) * TILE, a.tk);
+            tile_load<TILE, 32 * Q_WARPS>(next, k, a.k.row, (i + 1) * TILE, a.tk);
+            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, a.v.row, (i + 1) * TILE, a.tk);
             copies_commit();
             copies_done_but(1);
         } else {
@@ -237,7 +235,7 @@ static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid
                 dq_step(a, dq, q, dy, now, half, row, i * TILE, shift, delta, lane);
         __syncthreads();
     }
-    rows_store(dq, a.scale, a.scale, base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dq, hd.q), hd.ld, row, a.tq,
+    rows_store(dq, a.scale, a.scale, base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dq, hd), a.dq.row, row, a.tq,
                lane);
 }
 
@@ -289,11 +287,11 @@ static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __gr
     float dk[8][4] = {}, dv[8][4] = {};
     kn_begin();
     const head_of hd = head(a);
-    const __nv_bfloat16 *q = at(a.q, hd.q), *dy = at(a.dy, hd.q);
+    const __nv_bfloat16 *q = at(a.q, hd), *dy = at(a.dy, hd);
     auto fetch = [&](int i) {
         const uint32_t to = base + (uint32_t)(i & 1) * 2 * TILE_BYTES;
-        tile_load<TILE, 32 * K_WARPS>(to, q, hd.ld, i * TILE, a.tq);
-        tile_load<TILE, 32 * K_WARPS>(to + TILE_BYTES, dy, hd.ld, i * TILE, a.tq);
+        tile_load<TILE, 32 * K_WARPS>(to, q, a.q.row, i * TILE, a.tq);
+        tile_load<TILE, 32 * K_WARPS>(to + TILE_BYTES, dy, a.dy.row, i * TILE, a.tq);
         copies_commit();
         if (threadIdx.x < TILE) {
             const int r = i * TILE + (int)threadIdx.x;
@@ -303,8 +301,8 @@ static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __gr
     };
     if (from < tiles)
         fetch(from);
-    rows_load(k, at(a.k, hd.k), hd.ld, key, a.tk, lane);
-    rows_load(v, at(a.v, hd.k), hd.ld, key, a.tk, lane);
+    rows_load(k, at(a.k, hd), a.k.row, key, a.tk, lane);
+    rows_load(v, at(a.v, hd), a.v.row, key, a.tk, lane);
     for (int i = from; i < tiles; i++) {
         if (i + 1 < tiles) {
             fetch(i + 1);
@@ -322,19 +320,19 @@ static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __gr
         __syncthreads();
     }
     const uint32_t own = base + (uint32_t)warp * 16 * MMA_ROW_BYTES;
-    rows_store(dk, a.scale, a.scale, own, at(a.dk, hd.k), hd.ld, key, a.tk, lane);
-    rows_store(dv, 1, 1, own, at(a.dv, hd.k), hd.ld, key, a.tk, lane);
+    rows_store(dk, a.scale, a.scale, own, at(a.dk, hd), a.dk.row, key, a.tk, lane);
+    rows_store(dv, 1, 1, own, at(a.dv, hd), a.dv.row, key, a.tk, lane);
 }
 
+static bool fits(const attention_rows *x)
+{
+    return !x->p || (x->type == KN_BF16 && kn_aligned(x->p) && ((x->sample | x->row | x->head) & 7) == 0);
+}
 bool kn_attention_fits_bf16(const attention_args *a)
 {
-    const void *p[] = {a->q, a->k, a->v, a->y, a->dy, a->out, a->dq, a->dk, a->dv};
-    const int type[] = {a->type_q,   a->type_k,  a->type_v,  a->type_y, a->type_dy,
-                        a->type_out, a->type_dq, a->type_dk, a->type_dv};
-    bool fits = a->scale > 0 && a->d == MMA_WIDTH && a->dv_width == MMA_WIDTH && a->n > 0 && a->tq > 0 && a->tk > 0;
-    for (int i = 0; i < 9; i++)
-        fits = fits && (!p[i] || (type[i] == KN_BF16 && kn_aligned(p[i])));
-    return fits;
+    return a->scale > 0 && a->d == MMA_WIDTH && a->dv_width == MMA_WIDTH && a->n > 0 && a->tq > 0 && a->tk > 0 &&
+           fits(&a->q) && fits(&a->k) && fits(&a->v) && fits(&a->y) && fits(&a->dy) && fits(&a->out) && fits(&a->dq) &&
+           fits(&a->dk) && fits(&a->dv);
 }
 
 static dim3 grid(const attention_args *a, int rows, int each)
