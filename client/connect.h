@@ -2,7 +2,7 @@
  *
  *     dm_peer *p; cl_connect(a, &p, err);                       // --endpoint, else ESPALIER_ENDPOINT, else tcp://127.0.0.1:5700
  *     json_t *j; cl_query(p, &(cl_ask){.what = "show", .search = 17}, &j, err); ... json_decref(j);
- *                                                              // tcp: with the keys that --key, --server-key, environment and ~/.config name (wire_keys.h)
+ *                                                              // tcp: with the keys that --key, --server-key, environment and ~/.config name (daemon/wire/keys.h)
  *
  * The shapes of the answers are in schemas/status.md. Numbers that are absent or null read as 0 (cl_num) and texts as "" (cl_text).
  */
@@ -11,7 +11,7 @@
 
 #include "base/str.h"
 #include "client/command.h"
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 
 #include <jansson.h>
 

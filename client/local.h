@@ -12,7 +12,7 @@
 #ifndef CL_LOCAL_H
 #define CL_LOCAL_H
 
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 
 #include <stdbool.h>
 

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "client/table.h"
-#include "daemon/wire_weights.h"
+#include "daemon/wire/transfer.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/yaml.h"
-#include "daemon/wire_codec.h"
+#include "daemon/wire/codec.h"
 
 void dm_config_default(dm_config *c)
 {

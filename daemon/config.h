@@ -7,9 +7,9 @@
 #define DM_CONFIG_H
 
 #include "base/log.h"
-#include "daemon/coord.h"
-#include "daemon/http_access.h"
-#include "daemon/limits.h"
+#include "daemon/auth/limits.h"
+#include "daemon/coord/coord.h"
+#include "daemon/http/access.h"
 
 enum { DM_CONFIG_TEXT = 256, DM_CONTROLS_MAX = 4 };
 

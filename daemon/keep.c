@@ -8,7 +8,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "daemon/backup.h"
+#include "daemon/backup/backup.h"
 
 enum { ANSWERS = 8, FAILED_AGAIN_MS = 600000 };
 

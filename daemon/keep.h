@@ -8,8 +8,8 @@
 #ifndef DM_KEEP_H
 #define DM_KEEP_H
 
-#include "daemon/collect.h"
 #include "daemon/config.h"
+#include "daemon/weights/collect.h"
 
 typedef struct dm_keep dm_keep;
 

@@ -1,8 +1,8 @@
 /* main.c - espalierd: reads its configuration, opens what it owns, and turns until it is told to end.
  *
- * A tour: server.c has the sockets and the loop; each round it hands at most 256 messages to coord.c and calls dm_coord_turn, which is one transaction.
- * coord_worker.c knows the workers, coord_sched.c gives them jobs, coord_finish.c takes results, driver_*.c decide what comes next, job.c is the only place where
- * a job changes its state, store_*.c hold the SQL. */
+ * A tour: server.c has the sockets and the loop; each round it hands at most 256 messages to coord/coord.c and calls dm_coord_turn, which is one transaction.
+ * coord/worker.c knows the workers, coord/sched.c gives them jobs, coord/finish.c takes results, driver/ decides what comes next, store/job.c is the only place where
+ * a job changes its state, the SQL is in store/ only. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,9 +14,9 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "daemon/accept.h"
+#include "daemon/auth/accept.h"
+#include "daemon/backup/restore.h"
 #include "daemon/notify.h"
-#include "daemon/restore.h"
 #include "daemon/server.h"
 
 static const char usage[] =

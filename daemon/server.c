@@ -1,5 +1,5 @@
 #include "daemon/server.h"
-#include "daemon/store.h"
+#include "daemon/store/store.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,20 +15,20 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "daemon/accept.h"
-#include "daemon/auth.h"
-#include "daemon/backlog.h"
-#include "daemon/backup_set.h"
-#include "daemon/data_thread.h"
-#include "daemon/folder.h"
-#include "daemon/http.h"
+#include "daemon/auth/accept.h"
+#include "daemon/auth/auth.h"
+#include "daemon/auth/backlog.h"
+#include "daemon/auth/limits.h"
+#include "daemon/backup/restore.h"
+#include "daemon/backup/set.h"
+#include "daemon/http/http.h"
 #include "daemon/keep.h"
-#include "daemon/limits.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
-#include "daemon/restore.h"
-#include "daemon/weights.h"
-#include "daemon/wire_codec.h"
+#include "daemon/store/folder.h"
+#include "daemon/weights/data_thread.h"
+#include "daemon/weights/weights.h"
+#include "daemon/wire/codec.h"
 
 enum {
     LOCAL_HWM = 100000,
@@ -124,7 +124,7 @@ static es_status server_sockets(dm_server *s, es_error *err)
     s->router = zmq_socket(s->zmq, ZMQ_ROUTER);
     if (!s->router)
         return es_fail(err, ES_IO, NULL, "no more sockets: %s", zmq_strerror(errno));
-    /* What cannot be sent is then told, and counted (limits.h). */
+    /* What cannot be sent is then told, and counted (auth/limits.h). */
     zmq_setsockopt(s->router, ZMQ_ROUTER_MANDATORY, &yes, sizeof yes);
     zmq_setsockopt(s->router, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(s->router, ZMQ_BACKLOG, &backlog, sizeof backlog);

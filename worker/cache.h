@@ -8,7 +8,7 @@
 #ifndef WK_CACHE_H
 #define WK_CACHE_H
 
-#include "daemon/wire_weights.h"
+#include "daemon/wire/transfer.h"
 
 typedef struct wk_cache wk_cache;
 es_status wk_cache_open(const char *dir, uint64_t bytes_max, wk_cache **out, es_error *err) ES_MUST_CHECK;

@@ -10,7 +10,7 @@
 #define WK_JOB_H
 
 #include "base/arena.h"
-#include "daemon/wire_weights.h"
+#include "daemon/wire/transfer.h"
 #include "kernels/collective.h"
 #include "kernels/device.h"
 #include "worker/session.h"

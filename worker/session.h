@@ -9,7 +9,7 @@
 #ifndef WK_SESSION_H
 #define WK_SESSION_H
 
-#include "daemon/wire_weights.h"
+#include "daemon/wire/transfer.h"
 #include "supernet/table.h"
 #include "supernet/train.h"
 

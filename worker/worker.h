@@ -19,7 +19,7 @@ enum { WK_DRAIN_MS = 5000, WK_DRAIN_GREETED_MS = 45000 };
 
 typedef struct wk_options {
     const char *endpoint;
-    const char *key, *server_key; /* files; NULL: where wire_keys.h looks */
+    const char *key, *server_key; /* files; NULL: where daemon/wire/keys.h looks */
     bool insecure;                /* tcp in clear */
     const char *device;           /* kn_device_open */
     const char *name;             /* NULL: host:pid:device */

@@ -1,11 +1,11 @@
--- state.db, schema 1: searches, jobs, attempts, results, events. Enum numbers are fixed for ever (daemon/job.h, daemon/store.h).
+-- state.db, schema 1: searches, jobs, attempts, results, events. Enum numbers are fixed for ever (daemon/store/job.h, daemon/store/store.h).
 
 CREATE TABLE search (
     id           INTEGER PRIMARY KEY,
     token        TEXT NOT NULL UNIQUE,     -- submitting the same token twice gives the same search
     name         TEXT NOT NULL,
     user         TEXT NOT NULL,
-    driver       TEXT NOT NULL,            -- daemon/driver.c's table
+    driver       TEXT NOT NULL,            -- daemon/driver/drivers.c's table
     priority     INTEGER NOT NULL,
     state        INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
     phase        TEXT NOT NULL DEFAULT '', -- the driver's word for where it is: for people

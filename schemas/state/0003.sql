@@ -1,4 +1,4 @@
--- state.db, schema 3: which weights versions rows still need, and searches that are pinned or deleted (daemon/coord_retain.c has the rule).
+-- state.db, schema 3: which weights versions rows still need, and searches that are pinned or deleted (daemon/coord/retain.c has the rule).
 
 -- A version without a row here is needed by nothing and may be collected. role: 1 work (checkpoints, parts: what going on needs), 2 final (named by the result)
 CREATE TABLE version_use (

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "daemon/pagesum.h"
+#include "daemon/store/pagesum.h"
 #include "supernet/searchfile.h"
 #include "tests/bench/queue_rig.h"
 

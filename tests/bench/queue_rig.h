@@ -13,7 +13,7 @@
 #include <pthread.h>
 #include <sys/types.h>
 
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 
 extern char qr_dir[512], qr_control[600];
 extern pid_t qr_pid;

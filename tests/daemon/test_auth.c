@@ -1,14 +1,14 @@
 /* Keys, roles and files: what authorized_keys may hold, what a role may ask for, whom a socket believes. */
-#include "daemon/auth.h"
+#include "daemon/auth/auth.h"
 
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
-#include "daemon/auth_keys.h"
-#include "daemon/wire_ipc.h"
-#include "daemon/wire_peer.h"
+#include "daemon/auth/authorized.h"
+#include "daemon/wire/ipc.h"
+#include "daemon/wire/peer.h"
 #include "tests/check_main.h"
 
 #define KEY_A "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"

@@ -1,5 +1,5 @@
 /* Connections that keep bytes waiting: the largest are cut, the others are not. */
-#include "daemon/backlog.h"
+#include "daemon/auth/backlog.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/accept.h"
+#include "daemon/auth/accept.h"
 #include "tests/check_main.h"
 
 enum { N = 6 };

@@ -3,8 +3,8 @@
 #include <jansson.h>
 
 #include "base/rng.h"
-#include "daemon/db.h"
-#include "daemon/store.h"
+#include "daemon/store/db.h"
+#include "daemon/store/store.h"
 #include "supernet/searchfile.h"
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"

@@ -9,8 +9,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "daemon/http.h"
-#include "daemon/http_slow.h"
+#include "daemon/http/http.h"
+#include "daemon/http/slow.h"
 #include "tests/check_main.h"
 
 static unsigned ask(const dm_http_rule *r, const char *method, const char *path, const char *host, const char *auth,

@@ -1,5 +1,5 @@
 /* What one peer may cost, by a clock of our own; and a peer that asks and never reads. */
-#include "daemon/limits.h"
+#include "daemon/auth/limits.h"
 
 #include <zmq.h>
 

@@ -1,6 +1,6 @@
 /* What a worker may store, and what it may hand in as "the same weights, trained on". */
 #include "base/hash.h"
-#include "daemon/weights.h"
+#include "daemon/weights/weights.h"
 #include "tests/check_main.h"
 
 static const dm_who gpu1 = {.role = DM_ROLE_WORKER, .name = "gpu-1"}, gpu2 = {.role = DM_ROLE_WORKER, .name = "gpu-2"};

@@ -1,5 +1,5 @@
-/* What is kept, and for how long: the rule of daemon/coord_retain.c, on whole searches. */
-#include "daemon/store_internal.h"
+/* What is kept, and for how long: the rule of daemon/coord/retain.c, on whole searches. */
+#include "daemon/store/internal.h"
 #include "schemas/wire.pb-c.h"
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"

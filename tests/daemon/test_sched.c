@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "daemon/store_internal.h"
+#include "daemon/store/internal.h"
 #include "tests/check_main.h"
 #include "tests/daemon/work.h"
 #include "tests/daemon/world.h"

@@ -2,9 +2,9 @@
 #include <sqlite3.h>
 
 #include "base/file.h"
-#include "daemon/pagesum.h"
-#include "daemon/store_internal.h"
-#include "daemon/weights.h"
+#include "daemon/store/internal.h"
+#include "daemon/store/pagesum.h"
+#include "daemon/weights/weights.h"
 #include "schemas/wire.pb-c.h"
 #include "tests/check_main.h"
 

@@ -3,8 +3,8 @@
 #include <sqlite3.h>
 
 #include "base/file.h"
-#include "daemon/store_internal.h"
-#include "daemon/weights.h"
+#include "daemon/store/internal.h"
+#include "daemon/weights/weights.h"
 #include "tests/check_main.h"
 
 extern const char *const dm_state_sql[], *const dm_weights_sql[];

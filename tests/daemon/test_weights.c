@@ -2,8 +2,8 @@
 #include <sqlite3.h>
 
 #include "base/hash.h"
-#include "daemon/pagesum.h"
-#include "daemon/weights.h"
+#include "daemon/store/pagesum.h"
+#include "daemon/weights/weights.h"
 #include "tests/check_main.h"
 
 enum { MANY = 80 };

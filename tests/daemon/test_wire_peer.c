@@ -1,4 +1,4 @@
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 #include "tests/check_main.h"
 
 static const dm_login plain = {.insecure = true};

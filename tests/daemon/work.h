@@ -2,7 +2,7 @@
 #ifndef TESTS_DAEMON_WORK_H
 #define TESTS_DAEMON_WORK_H
 
-#include "daemon/wire_codec.h"
+#include "daemon/wire/codec.h"
 
 enum { WORK_ARCHS = 16 };
 typedef struct work_result {

@@ -9,9 +9,9 @@
 #ifndef TESTS_DAEMON_WORLD_H
 #define TESTS_DAEMON_WORLD_H
 
-#include "daemon/coord.h"
-#include "daemon/job.h"
-#include "daemon/wire_codec.h"
+#include "daemon/coord/coord.h"
+#include "daemon/store/job.h"
+#include "daemon/wire/codec.h"
 
 typedef struct world {
     es_clock clock; /* first: the coordinator sees only this */

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/str.h"
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 #include "tests/check_main.h"
 
 enum { PEOPLE = 5, CALL_MS = 20000 };

@@ -3,7 +3,7 @@
 #include <sys/wait.h>
 #include <zmq.h>
 
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 #include "tests/check_main.h"
 
 enum { OTHER = 99 };

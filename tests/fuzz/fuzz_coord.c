@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord.h"
-#include "daemon/wire_codec.h"
+#include "daemon/coord/coord.h"
+#include "daemon/wire/codec.h"
 #include "tests/fuzz/sequence.h"
 #include "tests/simulate/disk.h"
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "daemon/wire_peer.h"
+#include "daemon/wire/peer.h"
 #include "tests/fuzz/sequence.h"
 
 /* The real transfer, with this peer in place of a socket. */
@@ -71,7 +71,7 @@ static uint64_t fuzz_next_id(dm_peer *p)
 #define dm_peer_data_recv fuzz_recv
 #define dm_peer_endpoint fuzz_endpoint
 #define dm_peer_next_id fuzz_next_id
-#include "daemon/wire_weights.c"
+#include "daemon/wire/transfer.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

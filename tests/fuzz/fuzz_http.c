@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/http_access.h"
-#include "daemon/http_api.h"
+#include "daemon/http/access.h"
+#include "daemon/http/api.h"
 
 /* The next field: bytes up to a newline or the end, terminated. NULL when the input is used up. */
 static char *field(const uint8_t **at, const uint8_t *end)

@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "daemon/weights.h"
+#include "daemon/weights/weights.h"
 #include "tests/fuzz/sequence.h"
 
 static dm_weights *store;

@@ -40,7 +40,7 @@ def function(lines, above=""):
 
 HEADERS = {f"{d}/{d}.h": header(f"{d}.h") for d in ("base", "kernels", "search", "supernet", "daemon", "worker", "client")}
 HEADERS["supernet/space.h"] = header("space.h")
-HEADERS["daemon/wire_peer.h"] = header("wire_peer.h")
+HEADERS["daemon/wire/peer.h"] = header("peer.h")
 
 
 class Rules(unittest.TestCase):
@@ -60,8 +60,24 @@ class Rules(unittest.TestCase):
                           ("worker", "daemon/daemon.h"), ("client", "worker/worker.h"), ("client", "supernet/supernet.h")):
             self.refused("include", f"{who}/x.c:2", {f"{who}/x.c": f'\n#include "{whom}"\n'})
         for who, whom in (("kernels", "base/base.h"), ("supernet", "kernels/kernels.h"), ("daemon", "supernet/space.h"),
-                          ("worker", "daemon/wire_peer.h"), ("client", "daemon/wire_peer.h"), ("daemon", "schemas/w.pb-c.h")):
+                          ("worker", "daemon/wire/peer.h"), ("client", "daemon/wire/peer.h"), ("daemon", "schemas/w.pb-c.h")):
             self.passes({f"{who}/x.c": f'#include "{whom}"\n'})
+
+    def test_rooms(self):
+        for who, whom in (("store", "coord/coord.h"), ("wire", "auth/auth.h"), ("coord", "driver/hunt.h"), ("auth", "server.h"), ("driver", "http/http.h")):
+            self.refused("include", f"daemon/{who}/x.c:1", {f"daemon/{who}/x.c": f'#include "daemon/{whom}"\n', f"daemon/{whom}": header(os.path.basename(whom))})
+        for who, whom in (("coord/", "store/db.h"), ("driver/", "coord/coord.h"), ("store/", "store/db.h"), ("", "http/http.h"), ("", "server.h")):
+            self.passes({f"daemon/{who}x.c": f'#include "daemon/{whom}"\n', f"daemon/{whom}": header(os.path.basename(whom))})
+        self.refused("include", "daemon/attic/x.c:1", {"daemon/attic/x.c": "int x;\n"})
+        for top, who in (("worker", "coord/coord.h"), ("client", "store/db.h"), ("client", "auth/roles.h")):
+            self.refused("include", f"{top}/x.c:1", {f"{top}/x.c": f'#include "daemon/{who}"\n', f"daemon/{who}": header(os.path.basename(who))})
+
+    def test_rooms_have_an_order(self):
+        for top, rooms in CHECK.ROOMS.items():
+            above = []
+            for room, others in rooms.items():
+                self.assertLessEqual(set(others), set(above), f"{top}/{room} looks into a room that is not named above it")
+                above.append(room)
 
     def test_include_from_the_root(self):
         self.refused("include", "base/x.c:1", {"base/x.c": '#include "base.h"\n'})

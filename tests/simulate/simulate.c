@@ -8,8 +8,8 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "daemon/job.h"
-#include "daemon/map.h"
+#include "base/map.h"
+#include "daemon/store/job.h"
 #include "tests/daemon/work.h"
 #include "tests/simulate/world.h"
 
@@ -208,12 +208,12 @@ static void check_accepted(sim *s)
 
 void sim_note_accepted(sim *s, int64_t job, int64_t attempt)
 {
-    int64_t before = (int64_t)(intptr_t)dm_map_get(&s->accepted_by_job, (uint64_t)job);
+    int64_t before = (int64_t)(intptr_t)es_map_get(&s->accepted_by_job, (uint64_t)job);
     if (before && before != attempt)
         sim_broken(s, "two leases' results of one job count", job, attempt);
     if (before)
         return;
-    dm_map_put(&s->accepted_by_job, (uint64_t)job, (void *)(intptr_t)attempt);
+    es_map_put(&s->accepted_by_job, (uint64_t)job, (void *)(intptr_t)attempt);
     if (s->accepted_n == s->accepted_cap) {
         s->accepted_cap = s->accepted_cap ? 2 * s->accepted_cap : 256;
         s->accepted = es_xrealloc(s->accepted, (size_t)s->accepted_cap * sizeof *s->accepted);
@@ -356,15 +356,15 @@ const char *sim_put_version(void *ctx, const char *seed)
     es_hash h;
     es_hash_bytes(seed, strlen(seed), &h);
     es_hash_hex(&h, hex);
-    dm_map_put(&s->versions, version_key(hex), s);
+    es_map_put(&s->versions, version_key(hex), s);
     return hex;
 }
 
 static bool has_version(void *ctx, const char *hex)
 {
-    return dm_map_get(&((sim *)ctx)->versions, version_key(hex)) != NULL;
+    return es_map_get(&((sim *)ctx)->versions, version_key(hex)) != NULL;
 }
-static void drop_version(void *ctx, const char *hex) { dm_map_remove(&((sim *)ctx)->versions, version_key(hex)); }
+static void drop_version(void *ctx, const char *hex) { es_map_remove(&((sim *)ctx)->versions, version_key(hex)); }
 
 void sim_check_weights(sim *s, const Espalier__Wire__Granted *g)
 {
@@ -590,8 +590,8 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     dm_coord_close(&s->c);
     sim_peers_stop(s);
     sim_disk_free(&s->disk);
-    dm_map_free(&s->versions);
-    dm_map_free(&s->accepted_by_job);
+    es_map_free(&s->versions);
+    es_map_free(&s->accepted_by_job);
     free(s->accepted);
     free(s->finishes);
     free(s->doubt);

@@ -2,10 +2,10 @@
 #ifndef TESTS_SIMULATE_WORLD_H
 #define TESTS_SIMULATE_WORLD_H
 
+#include "base/map.h"
 #include "base/rng.h"
-#include "daemon/coord.h"
-#include "daemon/map.h"
-#include "daemon/wire_codec.h"
+#include "daemon/coord/coord.h"
+#include "daemon/wire/codec.h"
 #include "tests/daemon/work.h"
 #include "tests/simulate/disk.h"
 #include "tests/simulate/simulate.h"
@@ -93,7 +93,7 @@ typedef struct sim {
         uint8_t uid[16];
     } * finishes;
     int finishes_n, finishes_cap;
-    dm_map accepted_by_job, versions;
+    es_map accepted_by_job, versions;
 } sim;
 
 void sim_note_accepted(sim *s, int64_t job, int64_t attempt);
