@@ -1,6 +1,7 @@
 #include "client/command.h"
 
 #include "base/str.h"
+#include "base/version.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -214,7 +215,7 @@ int cl_main(int argc, char **argv)
         return CL_OK;
     }
     if (!strcmp(word, "--version")) {
-        puts("espalier 0.1.0");
+        printf("espalier %s\n", es_version());
         return CL_OK;
     }
     bool help = !strcmp(word, "help");

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/version.h"
 #include "daemon/auth/accept.h"
 #include "daemon/backup/restore.h"
 #include "daemon/notify.h"
@@ -24,6 +25,7 @@ static const char usage[] =
     "ADDRESS] [--keys DIR] [--insecure] [--log LEVEL] [--log-format text|json]\n"
     "       espalierd [-c FILE] [--dir DIR] --check\n"
     "       espalierd [-c FILE] [--dir DIR] --restore BACKUP [--force]\n"
+    "       espalierd --help | --version\n"
     "\n"
     "The coordinator: keeps searches and jobs in DIR, gives jobs to workers. Options win over FILE (espalierd.yaml).\n"
     "--check reads the databases in DIR from end to end and says whether they are whole.\n"
@@ -66,7 +68,7 @@ static es_status configure(int argc, char **argv, dm_config *c, task *t, es_erro
         {"config", 1, NULL, 'c'}, {"dir", 1, NULL, 'd'},        {"control", 1, NULL, 'k'}, {"data", 1, NULL, 'w'},
         {"status", 1, NULL, 's'}, {"http", 1, NULL, 'h'},       {"keys", 1, NULL, 'K'},    {"insecure", 0, NULL, 'I'},
         {"log", 1, NULL, 'l'},    {"log-format", 1, NULL, 'f'}, {"check", 0, NULL, 'C'},   {"restore", 1, NULL, 'R'},
-        {"force", 0, NULL, 'F'},  {"help", 0, NULL, 'H'},       {NULL, 0, NULL, 0}};
+        {"force", 0, NULL, 'F'},  {"help", 0, NULL, 'H'},       {"version", 0, NULL, 'V'}, {NULL, 0, NULL, 0}};
     int opt;
     dm_config_default(c);
     optind = 0; /* from the beginning, also the second time (reload) */
@@ -75,6 +77,9 @@ static es_status configure(int argc, char **argv, dm_config *c, task *t, es_erro
             ES_RETURN(dm_config_read(optarg, c, err));
         } else if (opt == 'H') {
             fputs(usage, stdout);
+            exit(EXIT_SUCCESS);
+        } else if (opt == 'V') {
+            printf("espalierd %s\n", es_version());
             exit(EXIT_SUCCESS);
         }
     optind = 0;

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "base/version.h"
 #include "worker/devices.h"
 #include "worker/loglines.h"
 
@@ -124,7 +125,7 @@ static int read_arguments(int argc, char **argv, arguments *a)
             break;
         case 'h':
         case HELP: fputs(help, stdout); return EXIT_SUCCESS;
-        case VERSION: puts("espalier-worker 0.1.0"); return EXIT_SUCCESS;
+        case VERSION: printf("espalier-worker %s\n", es_version()); return EXIT_SUCCESS;
         default: return usage("unknown option or missing value", NULL);
         }
     }

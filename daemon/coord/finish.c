@@ -76,6 +76,22 @@ static es_status worker_failed_again(dm_coord *c, const dm_lease *l, const char 
     return dm_worker_drain(c, w, why, err);
 }
 
+/* Handing a job back costs it nothing, so a worker that does nothing else would keep it for ever. A worker that leaves hands back what its slots hold. */
+static es_status worker_handed_back(dm_coord *c, const dm_lease *l, bool progress, es_error *err)
+{
+    dm_worker *w = l->worker;
+    if (progress || l->preempt || l->search->state != DM_SEARCH_RUNNING)
+        return ES_OK;
+    w->idle_returns++;
+    if (c->o.drain_after == 0 || w->idle_returns < (int)w->slots + c->o.drain_after || w->drained[0])
+        return ES_OK;
+    char why[256];
+    snprintf(why, sizeof why, "it handed back %d jobs in a row, unasked and with nothing done", w->idle_returns);
+    return dm_worker_drain(c, w, why, err);
+}
+
+static void worker_did_well(dm_worker *w) { w->fails_in_row = w->idle_returns = 0; }
+
 static es_status job_failed_for_good(dm_coord *c, dm_lease *l, const char *code, const char *text, es_error *err)
 {
     dm_search *s = l->search;
@@ -158,8 +174,9 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
 
 /* ---- results of training: a slice is over, perhaps not the job */
 
+/* steps_known: what the slice before said of the whole training; 0: this is the first. */
 static es_status training_check(dm_coord *c, const dm_job_row *row, const dm_job_spec *spec, const dm_job_result *r,
-                                es_error *why)
+                                bool done, uint64_t steps_known, es_error *why)
 {
     es_hash id;
     if (es_hash_parse(r->weights ? r->weights : "", &id, NULL) != ES_OK)
@@ -169,6 +186,14 @@ static es_status training_check(dm_coord *c, const dm_job_row *row, const dm_job
                        spec->step, spec->until_step);
     if (r->steps == 0)
         return es_fail(why, ES_CORRUPT, "result.steps", "is missing: how long the whole training is");
+    if (steps_known && r->steps != steps_known)
+        return es_fail(why, ES_CORRUPT, "result.steps",
+                       "is %" PRIu64 ", the slice before said %" PRIu64 ": other data, or a broken worker", r->steps,
+                       steps_known);
+    if (done && r->step == spec->step && r->step < r->steps)
+        return es_fail(why, ES_CORRUPT, "result.step",
+                       "is still %" PRIu64 " after a slice that is said to be done: a slice is one step at least",
+                       r->step);
     if (c->env.has_version && !c->env.has_version(c->env.ctx, r->weights))
         return es_fail(why, ES_NOT_FOUND, "result.weights", "version %.16s is not in the weights store", r->weights);
     /* Weights of other shapes would be the next worker's failure, and its search's. */
@@ -248,17 +273,27 @@ static es_status finish_training(dm_coord *c, dm_lease *l, const dm_job_row *row
     if (s != ES_OK)
         return s;
     dm_job_spec copy = *(dm_job_spec *)base;
+    dm_checkpoint before = {0};
+    char hex[72];
+    bool done = outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
     *over = false;
-    s = training_check(c, row, &copy, r, why);
+    s = dm_checkpoint_last(c->store, l->job, &before, hex, err);
+    if (s != ES_OK && s != ES_NOT_FOUND)
+        goto out;
+    s = training_check(c, row, &copy, r, done, (uint64_t)before.steps, why);
     if (s == ES_OK) {
+        bool progress = r->step > copy.step;
         why->code = ES_OK;
-        s = training_slice(c, l, row, &copy, r, outcome, over, err);
+        if (progress)
+            worker_did_well(l->worker);
+        s = worker_handed_back(c, l, progress, err);
+        if (s == ES_OK)
+            s = training_slice(c, l, row, &copy, r, outcome, over, err);
         if (s == ES_OK && !*over) {
             dm_search *search = l->search;
             dm_ready again = dm_lease_ready(l);
             again.losses = 0;
-            l->worker->fails_in_row = 0;
-            if (outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE)
+            if (done)
                 dm_sched_took(l);
             dm_lease_drop(c, l);
             dm_sched_added(search, &again);
@@ -266,6 +301,7 @@ static es_status finish_training(dm_coord *c, dm_lease *l, const dm_job_row *row
     } else {
         s = ES_OK;
     }
+out:
     dm_message_free(&base);
     return s;
 }
@@ -351,7 +387,7 @@ static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, co
     for (size_t i = 0; i < r->n_exported; i++)
         ES_RETURN(finish_uses(c, s->id, job, r->exported[i], err));
     ES_RETURN(dm_job_event(c, l, "done", NULL, NULL, err));
-    l->worker->fails_in_row = 0;
+    worker_did_well(l->worker);
     l->worker->jobs_done++;
     dm_sched_took(l);
     dm_lease_drop(c, l);
@@ -397,7 +433,7 @@ static es_status finish_noop(dm_coord *c, dm_lease *l, es_error *err)
                           .why = "result committed",
                           .now_ms = c->wall_ms};
     ES_RETURN(dm_job_move(c->store, &m, err));
-    l->worker->fails_in_row = 0;
+    worker_did_well(l->worker);
     dm_count_end(c, l->kind, DM_END_DONE);
     l->worker->jobs_done++;
     dm_sched_took(l);
@@ -421,8 +457,10 @@ static es_status finish_current(dm_coord *c, dm_lease *l, const Espalier__Wire__
         l->losses = 0;
         if (f->result.len > 0 && dm_kind_trains(l->kind))
             return finish_with_result(c, l, f, err);
+        ES_RETURN(worker_handed_back(c, l, false, err));
         return dm_lease_return(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, "preempted", 0, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED:
+        ES_RETURN(worker_handed_back(c, l, false, err));
         return dm_lease_return(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, "the worker stopped it", 0, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED:
         return dm_lease_failed(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, code,

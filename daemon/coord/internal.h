@@ -82,8 +82,9 @@ struct dm_worker {
     bool online;
     dm_addr addr;
     int64_t heard_ms; /* monotonic */
-    int fails_in_row;
-    char *log; /* its last lines, as it told with its heartbeats; NULL: none */
+    int fails_in_row,
+        idle_returns; /* jobs in a row: that failed on it; that it handed back unasked, with nothing done */
+    char *log;        /* its last lines, as it told with its heartbeats; NULL: none */
     int64_t jobs_done;
     int64_t left_job, left_attempt; /* the last gang it left in good order: its finish may be repeated */
     dm_lease *leases;

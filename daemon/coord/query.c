@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/version.h"
 #include "daemon/coord/driver.h"
 #include "daemon/coord/internal.h"
 
@@ -419,7 +420,7 @@ static es_status query_status(query *q, es_error *why)
     int64_t counts[6];
     es_json *j = &q->j;
     ES_RETURN(dm_search_counts(c->store, counts, q->err));
-    es_json_str(j, "version", "0.1.0");
+    es_json_str(j, "version", es_version());
     es_json_f64(j, "uptime_s", (double)(c->now_ms - c->started_ms) / 1000);
     es_json_object(j, "endpoints");
     es_json_str(j, "control", c->o.endpoints[0]);

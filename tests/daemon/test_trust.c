@@ -55,6 +55,89 @@ START_TEST(weights_of_other_shapes_are_a_failed_attempt)
     }
 END_TEST
 
+/* The first job worker 1 is given; ends the test when there is none. */
+static dm_lease_id granted(world *w)
+{
+    world_want(w, 1, 1);
+    world_turn(w);
+    dm_to_peer *m = world_take(w, 1, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
+    ck_assert_ptr_nonnull(m);
+    dm_lease_id id = {.job = m->leases->granted[0]->lease->job, .attempt = m->leases->granted[0]->lease->attempt};
+    world_free_message(&m);
+    return id;
+}
+
+static void says(world *w, int outcome, uint64_t step, uint64_t steps)
+{
+    dm_lease_id l = granted(w);
+    dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
+    char hex[80];
+    snprintf(hex, sizeof hex, "%s", world_version(w, "weights"));
+    r.weights = hex;
+    r.step = step;
+    r.steps = steps;
+    world_finish(w, 1, l.job, l.attempt, outcome, &r, NULL);
+    world_turn(w);
+    w->now_ms += 10;
+}
+
+START_TEST(a_slice_without_progress_is_a_failed_attempt)
+    {
+        world *w = world_new(es_test_dir());
+        int done = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
+        w->options.backoff_ms = 1;
+        world_restart(w);
+        uint64_t id = world_submit(w, "token", search_text);
+        world_hello(w, 1, 1);
+        says(w, done, 0, 40); /* has done nothing */
+        char *show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "is still 0 after a slice that is said to be done");
+        ck_assert_has(show, "\"failures\": 1");
+        free(show);
+        says(w, done, 10, 40);
+        says(w, done, 10, 40); /* nor now */
+        show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "is still 10 after a slice that is said to be done");
+        ck_assert_has(show, "\"failures\": 2");
+        free(show);
+        says(w, done, 15, 15); /* and that is not all of it */
+        show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "\"state\": \"failed\"");
+        ck_assert_has(show, "is 15, the slice before said 40");
+        free(show);
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(who_only_hands_back_gets_no_more)
+    {
+        world *w = world_new(es_test_dir());
+        int back[] = {ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED};
+        w->options.drain_after = 3;
+        world_restart(w);
+        uint64_t id = world_submit(w, "token", search_text);
+        world_hello(w, 1, 1);
+        for (int i = 0; i < 3; i++) /* a slot and two more: nothing is said yet, and a step makes it good again */
+            says(w, back[0], 0, 40);
+        says(w, back[0], 1, 40);
+        for (int i = 0; i < 4; i++) {
+            dm_lease_id l = granted(w);
+            world_finish(w, 1, l.job, l.attempt, back[i % 2], NULL, NULL);
+            world_turn(w);
+        }
+        char *workers = world_query(w, "workers", 0, 0), *show = world_query(w, "show", id, 0);
+        ck_assert_has(workers, "it handed back 4 jobs in a row, unasked and with nothing done");
+        ck_assert_has(show, "\"failures\": 0");
+        ck_assert_has(show, "\"state\": \"running\"");
+        free(workers);
+        free(show);
+        world_want(w, 1, 1);
+        world_turn(w);
+        ck_assert_ptr_null(world_take(w, 1, ESPALIER__WIRE__TO_PEER__WHAT_LEASES));
+        world_free(&w);
+    }
+END_TEST
+
 /* A message as somebody else than this user. */
 static const char *refused(world *w, const dm_who *who, dm_from_peer *m)
 {
@@ -132,4 +215,5 @@ START_TEST(whose_search_it_is_decides)
     }
 END_TEST
 
-ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, whose_search_it_is_decides)
+ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, a_slice_without_progress_is_a_failed_attempt,
+             who_only_hands_back_gets_no_more, whose_search_it_is_decides)

@@ -4,14 +4,19 @@
 
 #include "tests/simulate/world.h"
 
-static void spoil_training(sim *s, dm_job_result *r)
+static void spoil_training(sim *s, work_result *w)
 {
+    dm_job_result *r = &w->result;
     static char nowhere[] = "0000000000000000000000000000000000000000000000000000000000000000", junk[] = "junk";
-    switch (es_rng_below(&s->rng, 5)) {
+    switch (es_rng_below(&s->rng, 7)) {
     case 0: r->weights = nowhere; break;
     case 1: r->weights = junk; break;
     case 2: r->step += 1000000; break;
     case 3: r->step = 0, r->steps = 0; break;
+    case 4: r->step = w->from; break; /* no progress */
+    case 5:
+        r->steps = w->from == 0 ? 0 : r->step < r->steps ? r->step : r->steps + 1;
+        break; /* another length than before */
     default: r->steps = 0; break;
     }
 }
@@ -43,7 +48,7 @@ static void spoil_latencies(sim *s, work_result *w)
 void sim_spoil(sim *s, work_result *w, int kind)
 {
     if (kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET)
-        spoil_training(s, &w->result);
+        spoil_training(s, w);
     else if (w->result.n_evaluations > 0)
         spoil_evaluations(s, w);
     else if (w->result.n_latencies > 0)

@@ -258,6 +258,19 @@ static bool ended_row(void *ctx, const dm_attempt_row *r)
     return false;
 }
 
+/* A slice of training that counts has brought it on: a worker that only says so would be given the job for ever. */
+static void check_progress(sim *s, int64_t job)
+{
+    dm_checkpoint cp;
+    char hex[72];
+    int64_t before = (int64_t)(intptr_t)es_map_get(&s->trained, (uint64_t)job);
+    if (dm_checkpoint_last(dm_coord_store(s->c), job, &cp, hex, NULL) != ES_OK)
+        sim_broken(s, "a slice that counts left no checkpoint", job, before);
+    if (cp.step <= before)
+        sim_broken(s, "a slice of training counts that brought it no further", job, before);
+    es_map_put(&s->trained, (uint64_t)job, (void *)(intptr_t)cp.step);
+}
+
 /* In this turn the job left its lease with a result or a failure: the holder must have said so, of this very attempt. */
 static void check_ended(sim *s, int64_t job, int to)
 {
@@ -276,6 +289,8 @@ static void check_ended(sim *s, int64_t job, int to)
                dm_worker_find(st, s->finishes[i].uid, &worker, NULL) == ES_OK && worker == e.worker;
     if (!said)
         sim_broken(s, "a result counts that its holder did not give for this attempt", job, e.attempt);
+    if (slice)
+        check_progress(s, job);
 }
 
 /* What is acknowledged: a result that is in the rows, or a slot given back. */
@@ -592,6 +607,7 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     sim_disk_free(&s->disk);
     es_map_free(&s->versions);
     es_map_free(&s->accepted_by_job);
+    es_map_free(&s->trained);
     free(s->accepted);
     free(s->finishes);
     free(s->doubt);

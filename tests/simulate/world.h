@@ -93,7 +93,7 @@ typedef struct sim {
         uint8_t uid[16];
     } * finishes;
     int finishes_n, finishes_cap;
-    es_map accepted_by_job, versions;
+    es_map accepted_by_job, versions, trained; /* trained: the step of each training's last slice */
 } sim;
 
 void sim_note_accepted(sim *s, int64_t job, int64_t attempt);

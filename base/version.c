@@ -1,0 +1,3 @@
+#include "base/version.h"
+
+const char *es_version(void) { return ESPALIER_VERSION; }
