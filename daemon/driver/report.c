@@ -32,6 +32,24 @@ static void report_interval(es_json *j, const char *key, int64_t correct, int64_
     es_json_end(j);
 }
 
+/* How a latency was measured: its spread, how often, on what and at which clocks. From the rows, since of all the candidates only a front's are asked for. */
+static void report_latency(const dm_hunt *h, const dm_found *f, es_json *j)
+{
+    dm_result r;
+    char machine[256];
+    if (!f->latency_known || dm_result_get(h->s->c->store, h->s->id, &f->id, "", DM_SPLIT_NONE, DM_MEASURE_LATENCY, &r,
+                                           machine, NULL) != ES_OK)
+        return;
+    es_json_object(j, "latency");
+    es_json_array(j, "quartiles_ms");
+    es_json_f64(j, NULL, r.low);
+    es_json_f64(j, NULL, r.high);
+    es_json_end(j);
+    es_json_i64(j, "runs", r.samples);
+    es_json_str(j, "machine", machine);
+    es_json_end(j);
+}
+
 void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j)
 {
     const dm_found *f = &h->found[ticket];
@@ -50,6 +68,7 @@ void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j)
     es_json_i64(j, "params", f->cost.params);
     es_json_i64(j, "macs", f->cost.macs);
     es_json_f64(j, "latency_ms", f->latency_ms);
+    report_latency(h, f, j);
     es_json_i64(j, "activation_bytes", f->cost.activation_bytes);
     if (final)
         es_json_str(j, "weights", f->exported[0] ? f->exported : NULL);

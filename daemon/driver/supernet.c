@@ -217,8 +217,9 @@ static es_status done_latency(dm_search *s, const dm_job_row *j, const dm_job_sp
     for (size_t i = 0; i < r->n_latencies; i++) {
         const Espalier__Wire__Latency *l = r->latencies[i];
         ES_RETURN(result_arch(spec, i, l->architecture, err));
-        if (!(l->median_ms > 0 && isfinite(l->median_ms)))
-            return es_fail(err, ES_INVALID, "result", "a latency of %g ms", l->median_ms);
+        if (!(l->low_ms > 0 && l->low_ms <= l->median_ms && l->median_ms <= l->high_ms && isfinite(l->high_ms)))
+            return es_fail(err, ES_INVALID, "result", "a latency of %g ms with quartiles %g and %g", l->median_ms,
+                           l->low_ms, l->high_ms);
     }
     for (size_t i = 0; i < r->n_latencies; i++) {
         const Espalier__Wire__Latency *l = r->latencies[i];

@@ -43,6 +43,8 @@ static void work_archs(work_result *out, const dm_job_spec *spec, int kind,
         out->evaluation[i].samples = 10000;
         out->evaluation[i].correct = text_number(out->archs[i], spec->split) % 10000;
         out->latency[i].median_ms = 1 + text_number(out->archs[i], "latency") % 100;
+        out->latency[i].low_ms = out->latency[i].high_ms = out->latency[i].median_ms;
+        out->latency[i].runs = 50;
         if (kind == ESPALIER__WIRE__JOB_KIND__JOB_EXPORT)
             snprintf(out->exported[i], sizeof out->exported[i], "%s", put(ctx, out->archs[i]));
         out->evaluations[i] = &out->evaluation[i];

@@ -91,6 +91,20 @@ def interrupted_run_goes_on(rig):
     check(strip_times(rig.path("parts", "result.json")) == strip_times(rig.path("whole", "result.json")), "the same result")
 
 
+def latencies_say_how_they_were_measured(rig):
+    with open(rig.search("small", evaluations=8)) as f:
+        path = rig.write("timed.yaml", f.read().replace("macs: min", "latency_ms: min"))
+    r = rig.client("run", path, "--out", "timed", "--threads", "1", timeout=120)
+    check(r.returncode == 0, r.stderr)
+    with open(rig.path("timed", "result.json")) as f:
+        front = json.load(f)["front"]
+    check(front, "the front has members")
+    for m in front:
+        how = m["latency"]
+        low, high = how["quartiles_ms"]
+        check(0 < low <= m["latency_ms"] <= high and how["runs"] >= 50 and how["machine"], "%s of a latency of %s ms" % (how, m["latency_ms"]))
+
+
 def one_worker_or_three(rig):
     rig.coordinator()
     first = rig.worker()
@@ -159,4 +173,4 @@ def table_search(rig):
     check(front and all(abs(m["accuracy"] - m["test_accuracy"] - 0.01) < 1e-9 for m in front), "values of the table: %s" % front)
 
 
-main(run_brings_results_home, interrupted_run_goes_on, one_worker_or_three, modules_train_apart, table_search)
+main(run_brings_results_home, latencies_say_how_they_were_measured, interrupted_run_goes_on, one_worker_or_three, modules_train_apart, table_search)

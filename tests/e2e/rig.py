@@ -175,6 +175,7 @@ def strip_times(path):
         result = json.load(f)
     for member in result["front"]:
         member.pop("latency_ms", None)
+        member.pop("latency", None)
     return json.dumps(result, indent=1)
 
 

@@ -42,7 +42,7 @@ static void spoil_latencies(sim *s, work_result *w)
     if (es_rng_below(&s->rng, 3) == 0)
         w->result.n_latencies = 0;
     else
-        w->latency[i].median_ms = nonsense[es_rng_below(&s->rng, 4)];
+        w->latency[i].low_ms = w->latency[i].median_ms = w->latency[i].high_ms = nonsense[es_rng_below(&s->rng, 4)];
 }
 
 void sim_spoil(sim *s, work_result *w, int kind)
