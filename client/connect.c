@@ -78,8 +78,8 @@ es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err)
     m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
     m.command = &c;
     dm_to_peer *r = NULL;
-    ES_RETURN(
-        dm_peer_call(p, &m, order->verb == ESPALIER__WIRE__VERB__VERB_BACKUP ? 60 * CL_CALL_MS : CL_CALL_MS, &r, err));
+    bool slow = order->verb == ESPALIER__WIRE__VERB__VERB_BACKUP || order->verb == ESPALIER__WIRE__VERB__VERB_RETRY;
+    ES_RETURN(dm_peer_call(p, &m, slow ? 60 * CL_CALL_MS : CL_CALL_MS, &r, err));
     es_status s = ES_OK;
     if (r->what_case != ESPALIER__WIRE__TO_PEER__WHAT_DONE)
         s = unexpected(p, err);

@@ -67,7 +67,8 @@ static es_status config_int(const es_yaml_node *root, const char *key, int64_t m
 /* What is kept: weights, backups. */
 static es_status config_kept(const es_yaml_node *root, dm_config *c, es_error *err)
 {
-    static const char *const retention_keys[] = {"checkpoints", "failed_days", "final_days", "final_searches", NULL};
+    static const char *const retention_keys[] = {"checkpoints",    "failed_days", "final_days",
+                                                 "final_searches", "worker_days", NULL};
     static const char *const backup_keys[] = {"dir", "every_s", "keep", NULL};
     const es_yaml_node *r = es_yaml_find(root, "retention"), *b = es_yaml_find(root, "backup");
     dm_retention *o = &c->coord.retain;
@@ -79,6 +80,7 @@ static es_status config_kept(const es_yaml_node *root, dm_config *c, es_error *e
         ES_RETURN(config_int(r, "failed_days", 0, 36500, &o->failed_days, err));
         ES_RETURN(config_int(r, "final_days", 0, 36500, &o->final_days, err));
         ES_RETURN(config_int(r, "final_searches", 0, 1000000, &o->final_searches, err));
+        ES_RETURN(config_int(r, "worker_days", 0, 36500, &o->worker_days, err));
     }
     if (b) {
         const es_yaml_node *dir = es_yaml_find(b, "dir");

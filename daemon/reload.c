@@ -33,6 +33,7 @@ static const setting settings[] = {
     {"retention.failed_days", AT(coord.retain.failed_days), INT, true},
     {"retention.final_days", AT(coord.retain.final_days), INT, true},
     {"retention.final_searches", AT(coord.retain.final_searches), INT, true},
+    {"retention.worker_days", AT(coord.retain.worker_days), INT, true},
     {"backup.dir", AT(backup_dir), TEXT, true},
     {"backup.every_s", AT(backup_every_s), I64, true},
     {"backup.keep", AT(backup_keep), INT, true},

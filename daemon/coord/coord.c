@@ -12,20 +12,24 @@ enum { RETRY_MS = 1000, IDLE_MS = 1000, NOISE_LOG_MS = 10000, PRUNE_EVERY_MS = 6
 
 dm_options dm_options_default(void)
 {
-    return (dm_options){
-        .heartbeat_ms = 5000,
-        .lease_ms = 30000,
-        .failures_max = 3,
-        .losses_max = 3,
-        .drain_after = 3,
-        .backoff_ms = 1000,
-        .backoff_max_ms = 60000,
-        .hold_ms = 300000,
-        .events_kept = 1000000,
-        .client_priority_max = 100,
-        .searches_per_user = 1000,
-        .queued_bytes_per_user = 64 << 20,
-        .retain = {.checkpoints = 1, .failed_days = 30, .final_days = 90, .final_searches = 100, .every_ms = 60000}};
+    return (dm_options){.heartbeat_ms = 5000,
+                        .lease_ms = 30000,
+                        .failures_max = 3,
+                        .losses_max = 3,
+                        .drain_after = 3,
+                        .backoff_ms = 1000,
+                        .backoff_max_ms = 60000,
+                        .hold_ms = 300000,
+                        .events_kept = 1000000,
+                        .client_priority_max = 100,
+                        .searches_per_user = 1000,
+                        .queued_bytes_per_user = 64 << 20,
+                        .retain = {.checkpoints = 1,
+                                   .failed_days = 30,
+                                   .final_days = 90,
+                                   .final_searches = 100,
+                                   .worker_days = 30,
+                                   .every_ms = 60000}};
 }
 
 static void coord_read_clock(dm_coord *c)
@@ -54,6 +58,7 @@ static es_status coord_load(dm_coord *c, es_error *err)
 
 static void coord_unload(dm_coord *c)
 {
+    c->retries_n = 0;
     dm_workers_free(c);
     dm_searches_free(c);
 }
@@ -364,6 +369,7 @@ static void coord_failed_turn(dm_coord *c)
     c->health = c->turn;
     c->health_err = why;
     coord_drop_output(c);
+    dm_retries_refuse(c, &why);
     coord_unload(c);
     dm_store_rollback(c->store);
     for (int i = 0; i < c->requests_n; i++)
@@ -385,10 +391,12 @@ static es_status coord_work(dm_coord *c, es_error *err)
     }
     if (c->now_ms >= c->prune_at_ms) {
         ES_RETURN(dm_event_prune(c->store, c->o.events_kept, err));
+        ES_RETURN(dm_retain_workers(c, err));
         c->prune_at_ms = c->now_ms + PRUNE_EVERY_MS;
     }
     ES_RETURN(dm_retain_turn(c, err));
     dm_fair_fade(c);
+    ES_RETURN(dm_retry_turn(c, err));
     ES_RETURN(dm_searches_work(c, err));
     ES_RETURN(dm_sched_run(c, err));
     ES_RETURN(dm_sched_preempt(c, err));
@@ -416,7 +424,7 @@ static int coord_next_ms(const dm_coord *c)
         if (s->due_ms - c->wall_ms < next - c->now_ms)
             next = c->now_ms + (s->due_ms > c->wall_ms ? s->due_ms - c->wall_ms : 0);
     }
-    if (c->sweeping)
+    if (c->sweeping || c->retries_n > 0)
         return 0;
     return next > c->now_ms ? (int)(next - c->now_ms) : 0;
 }

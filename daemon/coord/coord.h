@@ -46,6 +46,7 @@ typedef struct dm_env {
 typedef struct dm_retention {
     int checkpoints;                             /* of each training, while its search lives */
     int failed_days, final_days, final_searches; /* days 0: for ever */
+    int worker_days;                             /* a worker not heard of for so long is forgotten */
     int every_ms;                                /* between two looks */
 } dm_retention;
 

@@ -23,6 +23,7 @@ enum {
     DM_BEAT_LOG_MAX = 2048,
     DM_SPEC_TEXT_MAX = 512 << 10,
     DM_COMMIT_BUCKETS = 13,
+    DM_RETRIES = 8,
     DM_KINDS = 16 /* wire JobKind, with room */
 };
 
@@ -130,6 +131,14 @@ typedef struct dm_request {
     uint64_t id;
 } dm_request;
 
+/* A failed search on its way back: coord/retry.c. */
+typedef struct dm_retry {
+    dm_addr from;
+    uint64_t request;
+    int64_t search, revived;
+    char key[DM_JOB_KEY_MAX]; /* of the last job looked at */
+} dm_retry;
+
 struct dm_coord {
     dm_options o;
     char state_path[512], data_endpoint[256];
@@ -167,6 +176,8 @@ struct dm_coord {
     int64_t retain_cursor; /* the last search looked at */
     int64_t event_id;
     bool sweeping; /* searches that are over may have jobs that are not */
+    dm_retry retries[DM_RETRIES];
+    int retries_n;
     struct dm_dropped {
         char hex[72];
     } * dropped; /* weights versions to let go after the commit */
@@ -213,6 +224,7 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
                         es_error *err) ES_MUST_CHECK;
 es_status dm_on_noops(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__EnqueueNoop *m,
                       es_error *err) ES_MUST_CHECK;
+es_status dm_search_load(dm_coord *c, int64_t id, es_error *err) ES_MUST_CHECK; /* its row, which lives, into memory */
 /* Ends a search: its leases stop, its memory goes at the end of the turn. Jobs that are not over are cancelled, little by little, but for a failed
  * search: an operator may retry it. */
 es_status dm_search_end(dm_coord *c, dm_search *s, dm_search_state to, const char *reason, es_error *err) ES_MUST_CHECK;
@@ -332,8 +344,15 @@ void dm_count_end(dm_coord *c, int kind, dm_end how);
 
 /* ---- retain.c: what is kept */
 es_status dm_retain_turn(dm_coord *c, es_error *err) ES_MUST_CHECK;
+es_status dm_retain_workers(dm_coord *c, es_error *err) ES_MUST_CHECK; /* some of those that never came back */
 es_status dm_retain_command(dm_coord *c, int64_t search, Espalier__Wire__Verb verb, es_error *why,
                             es_error *err) ES_MUST_CHECK;
+
+/* ---- coord/retry.c */
+es_status dm_retry_begin(dm_coord *c, const dm_addr *from, uint64_t id, int64_t search, es_error *why,
+                         es_error *err) ES_MUST_CHECK; /* why->code ES_OK: it answers when the search goes on */
+es_status dm_retry_turn(dm_coord *c, es_error *err) ES_MUST_CHECK;
+void dm_retries_refuse(dm_coord *c, const es_error *why); /* all: whoever asked asks again */
 
 /* ---- query.c */
 es_status dm_on_query(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Query *m,

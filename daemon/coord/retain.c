@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "daemon/coord/internal.h"
 
-enum { RETAIN_SEARCHES = 16, RETAIN_PAUSE_MS = 20 };
+enum { RETAIN_SEARCHES = 16, RETAIN_PAUSE_MS = 20, RETAIN_WORKERS = 200 };
 
 static bool older_than(const dm_coord *c, int64_t ms, int days)
 {
@@ -81,6 +81,26 @@ es_status dm_retain_turn(dm_coord *c, es_error *err)
     if (s != ES_OK && s != ES_NOT_FOUND)
         return s;
     c->retain_at_ms = c->now_ms + (busy || !over ? RETAIN_PAUSE_MS : c->o.retain.every_ms);
+    return ES_OK;
+}
+
+/* Workers come and go by the thousand on a cluster. A row that nobody was heard of under for worker_days is of no use: what such a worker did names it by its
+ * number, in attempts, and by its name, in events. Those in memory are connected, or hold a lease. */
+es_status dm_retain_workers(dm_coord *c, es_error *err)
+{
+    int64_t id, limit = c->wall_ms - (int64_t)c->o.retain.worker_days * 86400000;
+    int gone = 0;
+    for (int i = 0; i < RETAIN_WORKERS && c->o.retain.worker_days > 0; i++) {
+        es_status s = dm_worker_stale(c->store, limit, &id, err);
+        if (s == ES_NOT_FOUND)
+            break;
+        ES_RETURN(s);
+        bool here = es_map_get(&c->workers, (uint64_t)id) != NULL;
+        ES_RETURN(here ? dm_worker_seen(c->store, id, c->wall_ms, err) : dm_worker_delete(c->store, id, err));
+        gone += !here;
+    }
+    if (gone > 0)
+        es_log(ES_LOG_INFO, "workers forgotten n=%d: not heard of for %d days", gone, c->o.retain.worker_days);
     return ES_OK;
 }
 

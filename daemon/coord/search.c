@@ -91,7 +91,7 @@ static es_status search_add(dm_coord *c, const dm_search_row *r, sn_search_file 
     return dm_search_end(c, s, DM_SEARCH_FAILED, es_error_line(&why, line, sizeof line), err);
 }
 
-static es_status search_load(dm_coord *c, int64_t id, es_error *err)
+es_status dm_search_load(dm_coord *c, int64_t id, es_error *err)
 {
     dm_search_row r;
     sn_search_file *file = NULL;
@@ -116,7 +116,7 @@ es_status dm_searches_load(dm_coord *c, es_error *err)
     int n;
     es_status s = dm_search_live(c->store, &ids, &n, err);
     for (int i = 0; i < n && s == ES_OK; i++)
-        s = search_load(c, ids[i], err);
+        s = dm_search_load(c, ids[i], err);
     free(ids);
     return s;
 }
@@ -408,42 +408,6 @@ static es_status search_pause(dm_coord *c, dm_search *s, bool pause, es_error *e
     return search_event(c, s, NULL, err);
 }
 
-static bool retry_row(void *ctx, const dm_job_row *r)
-{
-    sweep_context *x = ctx;
-    if (r->state == DM_JOB_FAILED && x->n < SWEEP_JOBS)
-        x->ids[x->n++] = r->id;
-    return true;
-}
-
-/* A failed search goes on: its failed jobs get all their attempts again. */
-static es_status search_retry(dm_coord *c, int64_t id, es_error *why, es_error *err)
-{
-    dm_search_row r;
-    sweep_context x = {.c = c, .search = id};
-    es_status s = dm_search_get(c->store, id, &r, err);
-    dm_search_state state = r.state;
-    dm_search_row_free(&r);
-    if (s == ES_NOT_FOUND) {
-        es_fail(why, s, NULL, "there is no search %" PRId64, id);
-        return ES_OK;
-    }
-    ES_RETURN(s);
-    if (state != DM_SEARCH_FAILED) {
-        es_fail(why, ES_INVALID, NULL, "search %" PRId64 " is %s, only a failed one can be retried", id,
-                dm_search_state_name(state));
-        return ES_OK;
-    }
-    ES_RETURN(dm_job_each_keyed(c->store, id, 0, INT64_MAX, retry_row, &x, err));
-    for (int i = 0; i < x.n; i++) {
-        dm_job_move_args m = {
-            .id = x.ids[i], .search = id, .from = DM_JOB_FAILED, .to = DM_JOB_READY, .why = "retried"};
-        ES_RETURN(dm_job_move(c->store, &m, err));
-    }
-    ES_RETURN(dm_search_move(c->store, id, DM_SEARCH_FAILED, DM_SEARCH_RUNNING, NULL, c->wall_ms, err));
-    return search_load(c, id, err);
-}
-
 /* A client commands its own searches only, and not beyond its priority. Anything else: *why. */
 static es_status command_allowed(dm_coord *c, const Espalier__Wire__Command *m, es_error *why, es_error *err)
 {
@@ -474,8 +438,6 @@ static es_status command_search(dm_coord *c, const Espalier__Wire__Command *m, e
     ES_RETURN(command_allowed(c, m, why, err));
     if (why->code != ES_OK)
         return ES_OK;
-    if (m->verb == ESPALIER__WIRE__VERB__VERB_RETRY)
-        return search_retry(c, id, why, err);
     if (m->verb >= ESPALIER__WIRE__VERB__VERB_DELETE)
         return dm_retain_command(c, id, m->verb, why, err);
     dm_search *s = dm_search_find(c, id);
@@ -507,10 +469,16 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     case ESPALIER__WIRE__VERB__VERB_PAUSE:
     case ESPALIER__WIRE__VERB__VERB_RESUME:
     case ESPALIER__WIRE__VERB__VERB_PRIORITY:
-    case ESPALIER__WIRE__VERB__VERB_RETRY:
     case ESPALIER__WIRE__VERB__VERB_DELETE:
     case ESPALIER__WIRE__VERB__VERB_PIN:
     case ESPALIER__WIRE__VERB__VERB_UNPIN: ES_RETURN(command_search(c, m, &why, err)); break;
+    case ESPALIER__WIRE__VERB__VERB_RETRY:
+        ES_RETURN(command_allowed(c, m, &why, err));
+        if (why.code == ES_OK)
+            ES_RETURN(dm_retry_begin(c, from, id, (int64_t)m->search, &why, err));
+        if (why.code == ES_OK)
+            return ES_OK; /* answered when it goes on */
+        break;
     case ESPALIER__WIRE__VERB__VERB_SHUTDOWN: c->shutdown = true; break;
     case ESPALIER__WIRE__VERB__VERB_RELOAD:
         if (!c->env.reload)

@@ -503,6 +503,7 @@ es_status dm_on_goodbye(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     if (w) {
         ES_RETURN(worker_return_all(c, w, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, "the worker left", err));
         ES_RETURN(worker_event(c, w, "away", "said goodbye", err));
+        ES_RETURN(dm_worker_seen(c->store, w->id, c->wall_ms, err));
         worker_free(c, w);
     }
     Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
@@ -554,8 +555,10 @@ es_status dm_workers_expire(dm_coord *c, es_error *err)
             dm_worker_want(c, w, 0, 0);
             ES_RETURN(worker_event(c, w, "away", "silent for the whole lease time", err));
         }
-        if (!w->leases && c->now_ms - w->heard_ms > FORGET_MS + c->o.lease_ms)
+        if (!w->leases && c->now_ms - w->heard_ms > FORGET_MS + c->o.lease_ms) {
+            ES_RETURN(dm_worker_seen(c->store, w->id, c->wall_ms - (c->now_ms - w->heard_ms), err));
             worker_free(c, w);
+        }
     }
     return ES_OK;
 }

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "daemon/store/internal.h"
+#include "daemon/store/job.h"
 #include "schemas/wire.pb-c.h"
 
 void dm_job_row_free(dm_job_row *r)
@@ -234,6 +235,30 @@ es_status dm_job_each_keyed(dm_store *st, int64_t search, int64_t after, int64_t
                           " FROM job WHERE search = ? AND key IS NOT NULL AND id > ? ORDER BY id LIMIT ?",
                           err, "iii", search, after, limit));
     return job_each(q, fn, ctx, err);
+}
+
+es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_MAX], int limit, int64_t *ids, int *n,
+                              bool *more, es_error *err)
+{
+    dm_stmt *q;
+    es_status s;
+    int seen = 0;
+    *n = 0;
+    ES_RETURN(dm_db_query(st->db, &q,
+                          "SELECT id, state, key FROM job WHERE search = ? AND key > ? AND key IS NOT NULL ORDER BY key"
+                          " LIMIT ?",
+                          err, "isi", search, key, (int64_t)limit));
+    while ((s = dm_stmt_row(q, err)) == ES_OK) {
+        const char *text = dm_stmt_text(q, 2);
+        ES_ASSERT(strlen(text) < DM_JOB_KEY_MAX); /* drivers' keys have 48 bytes at most */
+        snprintf(key, DM_JOB_KEY_MAX, "%s", text);
+        seen++;
+        if (dm_stmt_i64(q, 1) == DM_JOB_FAILED)
+            ids[(*n)++] = dm_stmt_i64(q, 0);
+    }
+    dm_stmt_end(q);
+    *more = seen == limit;
+    return s == ES_NOT_FOUND ? ES_OK : s;
 }
 
 es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t n, es_error *err)

@@ -119,11 +119,12 @@ es_status dm_result_each(dm_store *st, int64_t search, bool (*fn)(void *ctx, con
 
 es_status dm_worker_upsert(dm_store *st, dm_worker_row *r, es_error *err)
 {
-    ES_RETURN(dm_db_run(
-        st->db,
-        "INSERT INTO worker (uid, name, device, machine_kind, memory_bytes, first_seen_ms) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (uid) DO NOTHING",
-        err, "bsssii", r->uid, sizeof r->uid, r->name, r->device, r->machine_kind, r->memory_bytes, r->first_seen_ms));
+    ES_RETURN(
+        dm_db_run(st->db,
+                  "INSERT INTO worker (uid, name, device, machine_kind, memory_bytes, first_seen_ms, last_seen_ms)"
+                  " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE SET last_seen_ms = excluded.last_seen_ms",
+                  err, "bsssiii", r->uid, sizeof r->uid, r->name, r->device, r->machine_kind, r->memory_bytes,
+                  r->first_seen_ms, r->first_seen_ms));
     return dm_db_get_i64(st->db, &r->id, "SELECT id FROM worker WHERE uid = ?", err, "b", r->uid, sizeof r->uid);
 }
 
@@ -155,6 +156,24 @@ es_status dm_worker_get(dm_store *st, int64_t id, dm_worker_row *out, dm_worker_
     }
     dm_stmt_end(q);
     return s;
+}
+
+es_status dm_worker_seen(dm_store *st, int64_t id, int64_t now_ms, es_error *err)
+{
+    return dm_db_run(st->db, "UPDATE worker SET last_seen_ms = ? WHERE id = ?", err, "ii", now_ms, id);
+}
+
+es_status dm_worker_stale(dm_store *st, int64_t before_ms, int64_t *id, es_error *err)
+{
+    return dm_db_get_i64(st->db, id,
+                         "SELECT id FROM worker WHERE last_seen_ms < ? AND id < (SELECT max(id) FROM worker)"
+                         " ORDER BY last_seen_ms LIMIT 1",
+                         err, "i", before_ms);
+}
+
+es_status dm_worker_delete(dm_store *st, int64_t id, es_error *err)
+{
+    return dm_db_run(st->db, "DELETE FROM worker WHERE id = ?", err, "i", id);
 }
 
 es_status dm_worker_find(dm_store *st, const uint8_t uid[16], int64_t *id, es_error *err)

@@ -4,7 +4,7 @@
  *     dm_store_begin(st, err); ... dm_store_commit(st, err);       // on any failure in between: dm_store_rollback, rebuild memory from rows
  *
  * Invariants: searches' n_* columns are the number of their jobs per state (kept by dm_store_count, written at commit). Rows are never deleted, but for
- * old events, the ranks of gangs that are over, and deleted searches (version_rows.c). Texts and blobs in row structs belong to the row and go with
+ * old events, workers that never came back, the ranks of gangs that are over, and deleted searches (version_rows.c). Texts and blobs in row structs belong to the row and go with
  * dm_*_row_free.
  */
 #ifndef DM_STORE_H
@@ -125,6 +125,10 @@ es_status dm_job_each_live(dm_store *st, int64_t search, int state, int64_t limi
 /* Every running job, of all searches. Without the spec. */
 es_status dm_job_each_running(dm_store *st, bool (*fn)(void *ctx, const dm_job_row *r), void *ctx,
                               es_error *err) ES_MUST_CHECK;
+/* Looks at the next `limit` jobs that have a key, by key, after `key`, which it moves on; those that failed go to ids. *more: there may be others. */
+enum { DM_JOB_KEY_MAX = 64 };
+es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_MAX], int limit, int64_t *ids, int *n,
+                              bool *more, es_error *err) ES_MUST_CHECK;
 /* All jobs that have a key (drivers' jobs), in order of creation: for `show`. Without spec and result. */
 es_status dm_job_each_keyed(dm_store *st, int64_t search, int64_t after, int64_t limit,
                             bool (*fn)(void *ctx, const dm_job_row *r), void *ctx, es_error *err) ES_MUST_CHECK;
@@ -262,7 +266,7 @@ typedef struct dm_worker_row {
     uint8_t uid[16];
     const char *name, *device, *machine_kind, *drained;
 } dm_worker_row;
-/* Inserts or finds by uid; sets r->id. */
+/* Inserts or finds by uid, heard now (first_seen_ms); sets r->id. */
 es_status dm_worker_upsert(dm_store *st, dm_worker_row *r, es_error *err) ES_MUST_CHECK;
 typedef struct dm_worker_text {
     char name[128], device[32], machine_kind[128], drained[256];
@@ -270,6 +274,10 @@ typedef struct dm_worker_text {
 /* The row's texts point into *text. */
 es_status dm_worker_get(dm_store *st, int64_t id, dm_worker_row *out, dm_worker_text *text,
                         es_error *err) ES_MUST_CHECK;
+es_status dm_worker_seen(dm_store *st, int64_t id, int64_t now_ms, es_error *err) ES_MUST_CHECK; /* last heard then */
+/* The next worker that was last heard of before `before_ms`; never the youngest one, so that no id comes twice. ES_NOT_FOUND: none. */
+es_status dm_worker_stale(dm_store *st, int64_t before_ms, int64_t *id, es_error *err) ES_MUST_CHECK;
+es_status dm_worker_delete(dm_store *st, int64_t id, es_error *err) ES_MUST_CHECK;
 es_status dm_worker_find(dm_store *st, const uint8_t uid[16], int64_t *id, es_error *err) ES_MUST_CHECK;
 es_status dm_worker_set_drained(dm_store *st, int64_t id, const char *why,
                                 es_error *err) ES_MUST_CHECK; /* NULL: works again */

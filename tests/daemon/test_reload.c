@@ -29,6 +29,7 @@ static const struct {
     {"retention", "retention: {failed_days: 2}", true},
     {"retention", "retention: {final_days: 2}", true},
     {"retention", "retention: {final_searches: 2}", true},
+    {"retention", "retention: {worker_days: 2}", true},
     {"backup", "backup: {dir: /elsewhere}", true},
     {"backup", "backup: {every_s: 0}", true},
     {"backup", "backup: {keep: 9}", true},

@@ -1,4 +1,5 @@
 /* What is kept, and for how long: the rule of daemon/coord/retain.c, on whole searches. */
+#include "base/arena.h"
 #include "daemon/store/internal.h"
 #include "schemas/wire.pb-c.h"
 #include "tests/check_main.h"
@@ -197,6 +198,119 @@ START_TEST(a_deleted_search_is_gone_bit_by_bit)
     }
 END_TEST
 
+/* Jobs of a search that failed, as a long search collects them. */
+static void fail_jobs(world *w, uint64_t search, int n)
+{
+    dm_store *st = dm_coord_store(w->c);
+    ck_assert_ok(dm_store_begin(st, NULL));
+    for (int i = 0; i < n; i++) {
+        char key[32];
+        bool created;
+        int64_t id;
+        snprintf(key, sizeof key, "test/%d", i);
+        dm_job_new j = {.search = (int64_t)search, .kind = 1, .key = key, .spec = "", .now_ms = 1};
+        ck_assert_ok(dm_job_create(st, &j, &id, &created, NULL));
+        dm_job_move_args m = {.id = id,
+                              .search = (int64_t)search,
+                              .from = DM_JOB_READY,
+                              .to = DM_JOB_RUNNING,
+                              .why = "test",
+                              .worker = 1,
+                              .attempt = 1};
+        ck_assert_ok(dm_job_move(st, &m, NULL));
+        m.from = DM_JOB_RUNNING;
+        m.to = DM_JOB_FAILED;
+        m.failures = 3;
+        m.error_code = m.error = "io";
+        ck_assert_ok(dm_job_move(st, &m, NULL));
+    }
+    ck_assert_ok(dm_search_move(st, (int64_t)search, DM_SEARCH_RUNNING, DM_SEARCH_FAILED, "test", 1, NULL));
+    ck_assert_ok(dm_store_commit(st, NULL));
+}
+
+/* The answer of client 200, or NULL. */
+static char *heard(world *w)
+{
+    dm_to_peer *m = world_take(w, 200, ESPALIER__WIRE__TO_PEER__WHAT_DONE);
+    char *text = m ? es_xstrdup(m->done->text) : NULL;
+    if (m)
+        world_free_message(&m);
+    return text;
+}
+
+START_TEST(retry_brings_back_every_failed_job)
+    {
+        enum { JOBS = 1777 };
+        world *w = start();
+        uint64_t id = submit(w, 1);
+        char *said = NULL;
+        world_turn(w);
+        fail_jobs(w, id, JOBS);
+        world_restart(w);
+        world_command(w, ESPALIER__WIRE__VERB__VERB_RETRY, id, 0);
+        ck_assert_ptr_null(heard(w)); /* a part of them, in this turn */
+        int64_t ready = value(w, "SELECT count(*) FROM job WHERE state = 2 AND key LIKE 'test/%'");
+        ck_assert_int_gt(ready, 0);
+        ck_assert_int_le(ready, 500);
+        ck_assert_int_eq(value(w, "SELECT state FROM search"), DM_SEARCH_FAILED);
+        world_restart(w); /* killed on the way: it is failed still, and is asked for again */
+        world_command(w, ESPALIER__WIRE__VERB__VERB_RETRY, id, 0);
+        world_command(w, ESPALIER__WIRE__VERB__VERB_RETRY, id, 0); /* said twice is once */
+        for (int i = 0; i < 20 && !said; i++) {
+            world_turn(w);
+            said = heard(w);
+        }
+        ck_assert_ptr_nonnull(said);
+        char want[80];
+        snprintf(want, sizeof want, "goes on: %d failed jobs get every attempt again", (int)(JOBS - ready));
+        ck_assert_str_eq(said, want);
+        free(said);
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM job WHERE state = 5"), 0);
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM job WHERE state = 2 AND failures = 0 AND key LIKE 'test/%'"),
+                         JOBS);
+        ck_assert_int_eq(value(w, "SELECT n_failed FROM search"), 0);
+        ck_assert_int_eq(value(w, "SELECT state FROM search"), DM_SEARCH_RUNNING);
+        world_command(w, ESPALIER__WIRE__VERB__VERB_RETRY, id, 0);
+        ck_assert_has(world_refusal(), "only a failed one can be retried");
+        world_free(&w);
+    }
+END_TEST
+
+START_TEST(workers_that_never_come_back_are_forgotten)
+    {
+        world *w = start();
+        submit(w, 1);
+        for (int i = 2; i < 20; i++)
+            world_hello(w, i, 1);
+        world_turn(w);
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM worker"), 19);
+        world_goodbye(w, 19); /* the youngest: its number must not come twice */
+        world_want(w, 3, 1);
+        world_turn(w);
+        dm_to_peer *m = world_take(w, 3, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
+        ck_assert_ptr_nonnull(m);
+        world_free_message(&m);
+        for (int day = 0; day < 29; day++) { /* worker 1 is heard of now and then, the others are not */
+            w->now_ms += DAY_MS;
+            world_hello(w, 1, 1);
+            world_turn(w);
+        }
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM worker"), 19);
+        days(w, 2);
+        world_hello(w, 1, 1);
+        days(w, 1);
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM worker"), 2);
+        ck_assert_int_eq(value(w, "SELECT min(id) FROM worker"), 1);
+        ck_assert_int_eq(value(w, "SELECT max(id) FROM worker"), 19);
+        ck_assert_int_eq(value(w, "SELECT count(*) FROM attempt WHERE worker = 3"), 1); /* what it did stays */
+        world_hello(w, 4, 1);
+        world_turn(w);
+        ck_assert_int_eq(value(w, "SELECT max(id) FROM worker"), 20);
+        world_free(&w);
+    }
+END_TEST
+
 ES_TEST_MAIN("retain", a_running_search_keeps_its_newest_checkpoints,
              a_done_search_keeps_what_its_result_names_for_a_time,
-             a_cancelled_search_keeps_none_and_a_failed_one_some_days, a_deleted_search_is_gone_bit_by_bit)
+             a_cancelled_search_keeps_none_and_a_failed_one_some_days, a_deleted_search_is_gone_bit_by_bit,
+             retry_brings_back_every_failed_job, workers_that_never_come_back_are_forgotten)

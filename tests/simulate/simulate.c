@@ -587,6 +587,7 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     s->options.state_path = "state.db";
     s->options.failures_max = 1000;
     s->options.losses_max = 0;
+    s->options.retain.worker_days = 1; /* clocks jump by as much */
     s->options.drain_after = 0;
     s->env = (dm_env){.ctx = s,
                       .clock = &s->clock,
