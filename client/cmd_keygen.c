@@ -29,6 +29,7 @@ static int run_keygen(const cl_args *a)
     const char *role_text = cl_value(a, "--role"), *given = cl_value(a, "--name");
     dm_role role = DM_ROLE_CLIENT;
     dm_key_pair k;
+    bool completed = false;
     if (role_text && !dm_role_parse(role_text, &role))
         return cl_usage(a, "--role is \"%s\", allowed are client, worker and admin", role_text);
     default_name(role, name);
@@ -41,9 +42,15 @@ static int run_keygen(const cl_args *a)
         dm_keys_dir(dir, sizeof dir);
     else if ((size_t)snprintf(dir, sizeof dir, "%s", a->word[0]) >= sizeof dir)
         return cl_usage(a, "DIR is too long: at most %zu bytes", sizeof dir - 1);
-    dm_key_make(&k);
-    if (dm_key_write(dir, role, name, &k, &err) != ES_OK)
+    if (dm_key_complete(dir, role, name, &k, &completed, &err) != ES_OK)
         return cl_fail(&err);
+    if (completed) {
+        printf("The key was there without its .pub: it is made from the key.\n");
+    } else {
+        dm_key_make(&k);
+        if (dm_key_write(dir, role, name, &k, &err) != ES_OK)
+            return cl_fail(&err);
+    }
     dm_key_hex(k.pub, hex);
     printf("%s/%s.key is the secret key: it stays on this machine, readable by its owner only.\n"
            "%s/%s.pub is the public one. Whoever runs the coordinator appends this line to keys/authorized_keys in its "

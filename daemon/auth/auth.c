@@ -37,28 +37,74 @@ struct dm_auth {
 
 /* ---- key files */
 
+/* authorized_keys.made is authorized_keys before its name: written first, so that a crash on the way is known from a file that somebody took away on purpose. */
+static void made_path(const char *file, char out[PATH_BYTES + 8]) { snprintf(out, PATH_BYTES + 8, "%s.made", file); }
+
 static es_status make_admin(const char *dir, const char *file, es_error *err)
 {
     dm_key_pair admin;
     es_str text = ES_STR_INIT;
-    char hex[DM_KEY_HEX];
+    char hex[DM_KEY_HEX], made[PATH_BYTES + 8];
+    made_path(file, made);
+    unlink(made);
     dm_key_make(&admin);
-    ES_RETURN(dm_key_write(dir, DM_ROLE_ADMIN, "admin", &admin, err));
     dm_key_hex(admin.pub, hex);
     es_str_addf(
         &text,
         "# Who may connect: ROLE NAME KEY, one a line; ROLE is client, worker or admin. `espalier keygen` prints "
         "such a line.\n# Read at the start and on SIGHUP.\nadmin admin %s\n",
         hex);
-    es_status s = dm_secret_file_write(file, text.p, 0600, err);
+    es_status s = dm_secret_file_write(made, text.p, 0600, err);
     es_str_free(&text);
+    if (s == ES_OK)
+        s = dm_key_write(dir, DM_ROLE_ADMIN, "admin", &admin, err);
+    if (s == ES_OK && rename(made, file) != 0)
+        s = es_fail_errno(err, file, "cannot be given its name");
     return s;
 }
 
-/* What is not there is made: the server's pair; and with a new folder, an admin's pair that is authorised. */
+/* A start that was killed in make_admin after the admin's key: it is that very key which is authorised. */
+static es_status finish_admin(const char *dir, const char *file, const dm_key_pair *admin, es_error *err)
+{
+    char made[PATH_BYTES + 8];
+    dm_auth_table t;
+    made_path(file, made);
+    if (es_file_exists(file) || !es_file_exists(made))
+        return ES_OK;
+    ES_RETURN(dm_auth_table_read(made, &t, err));
+    const dm_key_line *k = dm_auth_table_find(&t, admin->pub);
+    bool same = k && k->role == DM_ROLE_ADMIN;
+    dm_auth_table_free(&t);
+    if (!same)
+        return es_fail(err, ES_INVALID, made, "is of another key than %s/admin.key: remove one of the two", dir);
+    if (rename(made, file) != 0)
+        return es_fail_errno(err, file, "cannot be given its name");
+    es_log(ES_LOG_INFO, "authorised the admin's key in %s: the start that made it was killed", dir);
+    return ES_OK;
+}
+
+/* server.pub is for others: a wrong one keeps them out, and they could not say why. */
+static void look_at_server_pub(const dm_auth *a, const char *dir)
+{
+    char path[PATH_BYTES];
+    dm_key_line line;
+    es_error why;
+    snprintf(path, sizeof path, "%s/server.pub", dir);
+    if (dm_key_read_public(path, &line, &why) != ES_OK)
+        es_log_error(ES_LOG_WARN, "the server's public file is of no use to peers", &why);
+    else if (memcmp(line.pub, a->server.pub, DM_KEY_BYTES) != 0)
+        es_log(ES_LOG_WARN,
+               "%s is not the public half of server.key: peers that have it are refused; remove it, and the next "
+               "start makes it",
+               path);
+}
+
+/* What is not there is made: the server's pair; and with a new folder, an admin's pair that is authorised. What a killed start left half made is completed. */
 static es_status auth_files(dm_auth *a, const char *dir, es_error *err)
 {
     char path[PATH_BYTES];
+    dm_key_pair admin;
+    bool made;
     if ((size_t)snprintf(a->file, sizeof a->file, "%s/authorized_keys", dir) >= sizeof a->file)
         return es_fail(err, ES_INVALID, "keys", "the folder's path is too long");
     snprintf(path, sizeof path, "%s/server.key", dir);
@@ -68,10 +114,18 @@ static es_status auth_files(dm_auth *a, const char *dir, es_error *err)
         es_log(ES_LOG_INFO, "made the server's key pair in %s", dir);
     }
     ES_RETURN(dm_key_read_secret(path, &a->server, err));
+    ES_RETURN(dm_key_complete(dir, DM_ROLE_SERVER, "espalierd", &a->server, &made, err));
+    if (made)
+        es_log(ES_LOG_INFO, "made server.pub in %s from server.key: it was missing", dir);
+    look_at_server_pub(a, dir);
     snprintf(path, sizeof path, "%s/admin.key", dir);
     if (!es_file_exists(a->file) && !es_file_exists(path)) {
         ES_RETURN(make_admin(dir, a->file, err));
         es_log(ES_LOG_INFO, "made an admin's key pair in %s, and authorised it", dir);
+    } else if (!es_file_exists(a->file)) {
+        ES_RETURN(dm_key_read_secret(path, &admin, err));
+        ES_RETURN(dm_key_complete(dir, DM_ROLE_ADMIN, "admin", &admin, &made, err));
+        ES_RETURN(finish_admin(dir, a->file, &admin, err));
     }
     return dm_auth_table_read(a->file, &a->table, err);
 }

@@ -116,19 +116,36 @@ es_status dm_key_line_parse(const char *text, size_t n, dm_key_line *out, es_err
 
 /* ---- files */
 
+/* Names are on the disk once their folder is. */
+static es_status sync_folder_of(const char *path, es_error *err)
+{
+    char dir[PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    int fd = open(dir[0] ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = fd >= 0 && fsync(fd) == 0;
+    es_status s = good ? ES_OK : es_fail_errno(err, dir, "cannot make the folder last");
+    if (fd >= 0)
+        close(fd);
+    return s;
+}
+
 es_status dm_secret_file_write(const char *path, const char *text, unsigned mode, es_error *err)
 {
+    char fresh[PATH_BYTES];
     size_t n = strlen(text);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    if ((size_t)snprintf(fresh, sizeof fresh, "%s.new", path) >= sizeof fresh)
+        return es_fail(err, ES_INVALID, path, "the path is too long: at most %zu bytes", sizeof fresh - 5);
+    unlink(fresh); /* of one who was killed */
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
         return es_fail_errno(err, path, "cannot make the file");
-    /* The mode in spite of the umask. A write cut short leaves no file that looks like a key. */
-    bool good = fchmod(fd, mode) == 0 && write(fd, text, n) == (ssize_t)n && fsync(fd) == 0;
+    /* The mode in spite of the umask. The name is given to a whole file, and to no other's (link does not replace). */
+    bool good = fchmod(fd, mode) == 0 && write(fd, text, n) == (ssize_t)n && fsync(fd) == 0 && link(fresh, path) == 0;
     es_status s = good ? ES_OK : es_fail_errno(err, path, "cannot write");
     close(fd);
-    if (!good)
-        unlink(path);
-    return s;
+    unlink(fresh);
+    return s == ES_OK ? sync_folder_of(path, err) : s;
 }
 
 es_status dm_secret_file_check(const char *path, bool secret, es_error *err)
@@ -159,6 +176,14 @@ static es_status join(char *out, size_t size, const char *dir, const char *name,
     return ES_OK;
 }
 
+static es_status public_write(const char *path, dm_role role, const char *name, const dm_key_pair *k, es_error *err)
+{
+    char text[512], hex[DM_KEY_HEX];
+    dm_key_hex(k->pub, hex);
+    snprintf(text, sizeof text, "%s %s %s\n", dm_role_name(role), name, hex);
+    return dm_secret_file_write(path, text, 0644, err);
+}
+
 es_status dm_key_write(const char *dir, dm_role role, const char *name, const dm_key_pair *k, es_error *err)
 {
     char path[PATH_BYTES], pub[PATH_BYTES], text[512], hex[DM_KEY_HEX];
@@ -184,9 +209,20 @@ es_status dm_key_write(const char *dir, dm_role role, const char *name, const dm
     es_status s = dm_secret_file_write(path, text, 0600, err);
     sodium_memzero(text, sizeof text);
     ES_RETURN(s);
-    dm_key_hex(k->pub, hex);
-    snprintf(text, sizeof text, "%s %s %s\n", dm_role_name(role), name, hex);
-    return dm_secret_file_write(pub, text, 0644, err);
+    return public_write(pub, role, name, k, err);
+}
+
+es_status dm_key_complete(const char *dir, dm_role role, const char *name, dm_key_pair *k, bool *made, es_error *err)
+{
+    char path[PATH_BYTES], pub[PATH_BYTES];
+    *made = false;
+    ES_RETURN(join(path, sizeof path, dir, dm_role_name(role), ".key", err));
+    ES_RETURN(join(pub, sizeof pub, dir, dm_role_name(role), ".pub", err));
+    if (!es_file_exists(path) || es_file_exists(pub))
+        return ES_OK;
+    ES_RETURN(dm_key_read_secret(path, k, err));
+    *made = true;
+    return public_write(pub, role, name, k, err);
 }
 
 /* The first line that is no comment. */

@@ -52,10 +52,13 @@ es_status dm_key_line_parse(const char *text, size_t n, dm_key_line *out, es_err
 /* Writes DIR/ROLE.key and DIR/ROLE.pub, making DIR (0700) when it is not there. ES_EXISTS: never overwrites a key. */
 es_status dm_key_write(const char *dir, dm_role role, const char *name, const dm_key_pair *k,
                        es_error *err) ES_MUST_CHECK;
+/* After a crash between the two files: a .key without its .pub gets it, made from the secret; *made and *k then. */
+es_status dm_key_complete(const char *dir, dm_role role, const char *name, dm_key_pair *k, bool *made,
+                          es_error *err) ES_MUST_CHECK;
 /* ES_DENIED when others may read the file. */
 es_status dm_key_read_secret(const char *path, dm_key_pair *out, es_error *err) ES_MUST_CHECK;
 es_status dm_key_read_public(const char *path, dm_key_line *out, es_error *err) ES_MUST_CHECK;
-/* A new file with just these permissions, synced; ES_EXISTS when there is one. */
+/* A new file with just these permissions, whole or not there (PATH.new until then), synced; ES_EXISTS when there is one. */
 es_status dm_secret_file_write(const char *path, const char *text, unsigned mode, es_error *err) ES_MUST_CHECK;
 /* ES_DENIED when somebody else than this user (or root) owns the file, or could read (`secret`) or change it. */
 es_status dm_secret_file_check(const char *path, bool secret, es_error *err) ES_MUST_CHECK;
