@@ -5,7 +5,7 @@
 #include "client/local.h"
 #include "client/progress.h"
 #include "client/results.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 #include <inttypes.h>
 #include <poll.h>

@@ -2,7 +2,7 @@
 #include "client/command.h"
 
 #include "base/file.h"
-#include "supernet/space.h"
+#include "supernet/space/space.h"
 
 #include <stdio.h>
 #include <stdlib.h>

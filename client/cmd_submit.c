@@ -1,6 +1,6 @@
 /* submit: the file is read, checked and normalised here, where its paths mean something; then it is the coordinator's. */
 #include "client/connect.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 #include <inttypes.h>
 #include <sodium.h>

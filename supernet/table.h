@@ -13,9 +13,9 @@
 #ifndef SN_TABLE_H
 #define SN_TABLE_H
 
-#include "supernet/data.h"
-#include "supernet/searchfile.h"
-#include "supernet/train.h"
+#include "supernet/data/data.h"
+#include "supernet/searchfile/searchfile.h"
+#include "supernet/train/train.h"
 
 enum { SN_TABLE_SAMPLES = 1000000000 };
 

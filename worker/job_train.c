@@ -3,7 +3,7 @@
 #include "worker/gang.h"
 
 #include "base/clock.h"
-#include "supernet/gang.h"
+#include "supernet/train/gang.h"
 
 #include <inttypes.h>
 #include <stdio.h>

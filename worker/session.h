@@ -11,7 +11,7 @@
 
 #include "daemon/wire/transfer.h"
 #include "supernet/table.h"
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 typedef struct wk_session {
     es_hash key; /* of the search's text */

@@ -9,7 +9,7 @@
 #define DM_DRIVER_H
 
 #include "daemon/coord/internal.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 struct dm_driver {
     const char *name;

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "daemon/coord/internal.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 int dm_gang_size(const dm_search *s, int kind)
 {

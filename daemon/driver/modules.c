@@ -1,4 +1,4 @@
-/* Deep Model Assembling (supernet/train.h): the phases as a graph of jobs, so that parts train on different workers at once and a failed part is trained again alone.
+/* Deep Model Assembling (supernet/train/train.h): the phases as a graph of jobs, so that parts train on different workers at once and a failed part is trained again alone.
  *
  *     meta -> part/1 .. part/K -> assemble -> finetune -> validation, test, export -> result
  *     end-to-end -> baseline/validation, baseline/test                                     (when the file asks for the comparison)

@@ -13,7 +13,7 @@
 
 #include "base/hash.h"
 #include "daemon/wire/peer.h"
-#include "supernet/version.h"
+#include "supernet/version/version.h"
 
 /* A place to keep chunks: `get` gives the chunk's bytes (at most `max`, unchecked) and their number, or 0. Either may be NULL. */
 typedef struct dm_chunk_cache {

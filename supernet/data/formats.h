@@ -12,7 +12,7 @@
 #ifndef SN_DATA_FORMATS_H
 #define SN_DATA_FORMATS_H
 
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 typedef struct sn_expect {
     int h, w, c, classes;

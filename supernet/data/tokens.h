@@ -11,7 +11,7 @@
 #ifndef SN_DATA_TOKENS_H
 #define SN_DATA_TOKENS_H
 
-#include "supernet/data.h"
+#include "supernet/data/data.h"
 
 void sn_tokens_free(sn_tokens *t);
 /* text: bytes are tokens; else NPY (one row of uint8, uint16, uint32), or raw numbers of raw_item bytes, little-endian. */

@@ -21,7 +21,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "search/algorithm.h"
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 typedef struct bench {
     const char *space, *device, *algorithm;

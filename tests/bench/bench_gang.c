@@ -22,7 +22,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/str.h"
-#include "supernet/gang.h"
+#include "supernet/train/gang.h"
 
 enum { RANKS_MAX = 64, IMAGES = 10000, IMAGE = 3073 };
 

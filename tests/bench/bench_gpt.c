@@ -16,7 +16,7 @@
 #include "kernels/autodiff.h"
 #include "kernels/optim.h"
 #include "kernels/plan.h"
-#include "supernet/net.h"
+#include "supernet/net/net.h"
 
 enum { IN_TARGETS = 2, OUT_LOSS = 0, OUT_TARGETS = 1, STEPS_MAX = 1000 };
 

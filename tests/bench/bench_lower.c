@@ -9,7 +9,7 @@
 #include "base/str.h"
 #include "kernels/autodiff.h"
 #include "kernels/plan.h"
-#include "supernet/net.h"
+#include "supernet/net/net.h"
 
 enum { SUBNETS = 100, PARTS = 4 };
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/str.h"
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 enum { META, ASSEMBLED, TUNED, END_TO_END, ARMS, SEEDS_MAX = 100 };
 static const char *const arm_names[ARMS] = {"meta", "assembled", "fine-tuned", "end-to-end"};

@@ -13,7 +13,7 @@
 
 #include "base/arena.h"
 #include "base/str.h"
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 enum { CURVES = 3 };
 static const double TIGHT = 1e-3;

@@ -9,7 +9,7 @@
 
 #include "base/rng.h"
 #include "base/str.h"
-#include "supernet/methods.h"
+#include "supernet/train/methods.h"
 
 static void check(es_status s, const es_error *e)
 {

@@ -12,7 +12,7 @@
 
 #include "base/rng.h"
 #include "base/str.h"
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 static double cpu_seconds(void)
 {

@@ -17,7 +17,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "daemon/store/pagesum.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 #include "tests/bench/queue_rig.h"
 
 /* ---- a crowd of idle workers */

@@ -5,7 +5,7 @@
 #include "base/rng.h"
 #include "daemon/store/db.h"
 #include "daemon/store/store.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "supernet/space.h"
+#include "supernet/space/space.h"
 
 static const char *const texts[] = {
     "input: 32x32x3\nactivation: relu\nnotation: nas-bench-201\ncells:\n  cell: {nodes: 3, ops: [none, skip_connect, "

@@ -1,7 +1,7 @@
 /* safetensors: what is read is written again as a file that reads as the same version. */
 #include <stdlib.h>
 
-#include "supernet/version.h"
+#include "supernet/version/version.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 
 static void look_at(const sn_search_file *f)
 {

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "supernet/space.h"
+#include "supernet/space/space.h"
 
 static void look_at(const sn_space *sp, const sr_space *choices, const sr_arch *a)
 {

@@ -39,7 +39,7 @@ def function(lines, above=""):
 
 
 HEADERS = {f"{d}/{d}.h": header(f"{d}.h") for d in ("base", "kernels", "search", "supernet", "daemon", "worker", "client")}
-HEADERS["supernet/space.h"] = header("space.h")
+HEADERS["supernet/space/space.h"] = header("space.h")
 HEADERS["daemon/wire/peer.h"] = header("peer.h")
 
 
@@ -59,7 +59,7 @@ class Rules(unittest.TestCase):
                           ("supernet", "daemon/daemon.h"), ("daemon", "supernet/supernet.h"), ("daemon", "kernels/kernels.h"),
                           ("worker", "daemon/daemon.h"), ("client", "worker/worker.h"), ("client", "supernet/supernet.h")):
             self.refused("include", f"{who}/x.c:2", {f"{who}/x.c": f'\n#include "{whom}"\n'})
-        for who, whom in (("kernels", "base/base.h"), ("supernet", "kernels/kernels.h"), ("daemon", "supernet/space.h"),
+        for who, whom in (("kernels", "base/base.h"), ("supernet", "kernels/kernels.h"), ("daemon", "supernet/space/space.h"),
                           ("worker", "daemon/wire/peer.h"), ("client", "daemon/wire/peer.h"), ("daemon", "schemas/w.pb-c.h")):
             self.passes({f"{who}/x.c": f'#include "{whom}"\n'})
 

@@ -8,7 +8,7 @@
 #ifndef ES_TESTS_SUPERNET_LAB_H
 #define ES_TESTS_SUPERNET_LAB_H
 
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
 typedef struct lab {
     sn_search_file file;

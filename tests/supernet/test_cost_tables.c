@@ -3,7 +3,7 @@
 #include <time.h>
 
 #include "base/file.h"
-#include "supernet/space.h"
+#include "supernet/space/space.h"
 #include "tests/check_main.h"
 
 typedef struct csv {

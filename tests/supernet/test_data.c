@@ -1,4 +1,4 @@
-#include "supernet/data.h"
+#include "supernet/data/data.h"
 
 #include <math.h>
 

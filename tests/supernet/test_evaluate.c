@@ -3,7 +3,7 @@
 
 #include "base/arena.h"
 #include "base/rng.h"
-#include "supernet/methods.h"
+#include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 

@@ -1,11 +1,11 @@
 /* Ranks as processes of this test, training the lab's supernet together. */
-#include "supernet/gang.h"
+#include "supernet/train/gang.h"
 
 #include <math.h>
 #include <sys/mman.h>
 
 #include "base/hash.h"
-#include "supernet/methods.h"
+#include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 

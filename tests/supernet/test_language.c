@@ -6,8 +6,8 @@
 #include "kernels/autodiff.h"
 #include "kernels/plan.h"
 #include "supernet/data/tokens.h"
-#include "supernet/methods.h"
-#include "supernet/template.h"
+#include "supernet/space/template.h"
+#include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/make.h"
 

@@ -1,4 +1,4 @@
-#include "supernet/methods.h"
+#include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 

@@ -4,7 +4,7 @@
 
 #include "kernels/autodiff.h"
 #include "kernels/plan.h"
-#include "supernet/net.h"
+#include "supernet/net/net.h"
 #include "tests/check_main.h"
 
 typedef struct rig {

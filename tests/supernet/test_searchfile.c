@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "base/file.h"
-#include "supernet/searchfile.h"
+#include "supernet/searchfile/searchfile.h"
 #include "tests/check_main.h"
 
 #define TASK "task: {data: {train: t, validation: 10}}\n"

@@ -1,8 +1,8 @@
 /* Spaces: the grammar and its messages, notations, choices, costs by hand and against the twin benchmark's sizes. */
 #include <dirent.h>
 
-#include "supernet/space.h"
-#include "supernet/template.h"
+#include "supernet/space/cost.h"
+#include "supernet/space/template.h"
 #include "tests/check_main.h"
 
 static const char *const examples[] = {"nas-bench-201", "ofa-mbv3", "attentivenas", "entangled-conv", "entangled-cell",

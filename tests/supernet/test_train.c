@@ -1,6 +1,6 @@
-#include "supernet/train.h"
+#include "supernet/train/train.h"
 
-#include "supernet/methods.h"
+#include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 

@@ -1,4 +1,4 @@
-#include "supernet/version.h"
+#include "supernet/version/version.h"
 
 #include "base/file.h"
 #include "tests/check_main.h"

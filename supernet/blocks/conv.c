@@ -1,0 +1,32 @@
+/* A convolution with batch norm or bias, and an activation; optionally squeeze-excite and a shortcut. Also the stem. */
+#include "supernet/blocks/block.h"
+
+static int slots(const sn_space *sp, const sn_unit *u)
+{
+    (void)sp, (void)u;
+    return 2 + SN_SE_SLOTS + SN_SHORTCUT_SLOTS + 1;
+}
+
+static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
+{
+    const sn_block_options *o = &u->stage->o;
+    sn_val shortcut;
+    sn_val y = sn_walk_conv_act(w, x, 0, "conv", "norm", w->set[SN_WIDTH], w->set[SN_KERNEL], u->stride,
+                                w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1, (kn_act)w->set[SN_ACT], o->zero_gamma);
+    y = sn_walk_se(w, y, 2);
+    if (!sn_walk_shortcut(w, x, y, 2 + SN_SE_SLOTS, &shortcut))
+        return y;
+    y = sn_walk_drop_path(w, y, 2 + SN_SE_SLOTS + SN_SHORTCUT_SLOTS, o->drop_path);
+    return sn_walk_add(w, y, shortcut);
+}
+
+static const char *const keys[] = {"stride", "padding",  "dilation",  "norm",       "affine",
+                                   "bias",   "shortcut", "drop_path", "zero_gamma", NULL};
+const sn_block_kind sn_block_conv = {
+    .name = "conv",
+    .uses = 1u << SN_WIDTH | 1u << SN_KERNEL | 1u << SN_GROUPS | 1u << SN_SE | 1u << SN_ACT,
+    .needs = 1u << SN_WIDTH,
+    .keys = keys,
+    .slots = slots,
+    .walk = walk,
+};

@@ -1,0 +1,29 @@
+/* A pooling layer: `kind: max` or `avg`, `kernel`, `stride` (the kernel unless given), `padding` (0 unless given). No parameters. */
+#include "supernet/blocks/block.h"
+
+static int slots(const sn_space *sp, const sn_unit *u)
+{
+    (void)sp, (void)u;
+    return 0;
+}
+
+static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
+{
+    const sn_block_options *o = &u->stage->o;
+    int k = w->set[SN_KERNEL];
+    if (o->padding > 0 && 2 * o->padding > k) {
+        sn_walk_fail(w, "padding %d is more than half the kernel %d", o->padding, k);
+        return x;
+    }
+    return sn_walk_pool(w, x, o->max_pool, k, o->stride ? u->stride : k, o->padding < 0 ? 0 : o->padding);
+}
+
+static const char *const keys[] = {"stride", "padding", "kind", NULL};
+const sn_block_kind sn_block_pool = {
+    .name = "pool",
+    .uses = 1u << SN_KERNEL,
+    .even_kernels = true,
+    .keys = keys,
+    .slots = slots,
+    .walk = walk,
+};
