@@ -203,6 +203,12 @@ kn_val kn_attention(kn_graph *g, kn_val q, kn_val k, kn_val v, float scale, bool
     return KN_EMIT(g, ATTENTION, &at, q, k, v);
 }
 
+kn_val kn_self_attention(kn_graph *g, kn_val qkv, float scale, bool causal)
+{
+    kn_attr at = {.alpha = scale, .causal = causal};
+    return KN_EMIT(g, SELF_ATTENTION, &at, qkv);
+}
+
 kn_val kn_embedding(kn_graph *g, kn_val indices, kn_val table)
 {
     return KN_EMIT(g, EMBEDDING, &(kn_attr){0}, indices, table);

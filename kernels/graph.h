@@ -116,6 +116,8 @@ kn_val kn_linear(kn_graph *g, kn_val x /* [..., in] */, kn_val w /* [out][in] */
 kn_val kn_conv2d(kn_graph *g, kn_val x, kn_val w /* OHWI */, int stride, int pad, int groups, int dilation);
 kn_val kn_depthwise(kn_graph *g, kn_val x, kn_val w /* HWC */, int stride, int pad, int dilation);
 kn_val kn_attention(kn_graph *g, kn_val q, kn_val k, kn_val v, float scale, bool causal); /* [n, t, heads, d] */
+kn_val kn_self_attention(kn_graph *g, kn_val qkv /* [n, t, heads, 3 d]: a head's query, key, value */, float scale,
+                         bool causal);
 kn_val kn_embedding(kn_graph *g, kn_val indices /* I32 [...] */, kn_val table /* [symbols][d] */);
 
 /* Normalisation. gamma and beta may be KN_NONE. */

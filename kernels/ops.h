@@ -63,6 +63,8 @@ extern "C" {
     X(DEPTHWISE_DW, depthwise_dw, 1, 0, Y, Y, _, Y, 1e-5f) \
     X(ATTENTION, attention, 2, 0, Y, Y, Y, Y, 1e-5f) \
     X(ATTENTION_GRAD, attention_grad, 3, 0, Y, _, Y, Y, 1e-5f) \
+    X(SELF_ATTENTION, self_attention, 2, 0, Y, Y, Y, Y, 1e-5f) \
+    X(SELF_ATTENTION_GRAD, self_attention_grad, 1, 0, Y, _, Y, Y, 1e-5f) \
     X(EMBEDDING, embedding, 1, 0, Y, Y, _, Y, 1e-6f) \
     X(EMBEDDING_GRAD, embedding_grad, 1, 0, Y, Y, _, Y, 1e-6f) \
     X(BATCH_NORM, batch_norm, 3, 6, Y, Y, Y, Y, 1e-5f) \
@@ -98,6 +100,8 @@ extern "C" {
  *     DEPTHWISE, _DX, _DW                    the same operands; w is [kh][kw][c]
  *     ATTENTION         q, k, v -> y, lse    [n, t, heads, d]; a.alpha = scale, a.causal; lse [n, heads, tq] is log sum exp of a row of scaled scores, for the gradient kernel
  *     ATTENTION_GRAD    dy, q, k, v, y, lse -> dq, dk, dv
+ *     SELF_ATTENTION    qkv -> y, lse        ATTENTION of operands that are one tensor [n, t, heads, 3 d]: a head's query, key and value side by side
+ *     SELF_ATTENTION_GRAD   dy, qkv, y, lse -> dqkv
  *     EMBEDDING         indices, table -> y
  *     EMBEDDING_GRAD    d, indices -> dtable a.shape = the table's
  *     BATCH_NORM        x, [gamma], [beta] -> y, mean, var       a.eps act; y = act(gamma (x - mean) / sqrt(var + eps) + beta), var biased

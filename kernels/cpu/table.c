@@ -46,6 +46,8 @@
     SCRATCH(DEPTHWISE_DW, depthwise_dw, 1, 0x0, 0, 0) \
     SCRATCH(ATTENTION, attention, 0, 0x0, 0, 2) \
     SCRATCH(ATTENTION_GRAD, attention_grad, 0, 0x0, 0, 0) \
+    SCRATCH(SELF_ATTENTION, self_attention, 0, 0x0, 0, 2) \
+    SCRATCH(SELF_ATTENTION_GRAD, self_attention_grad, 0, 0x0, 0, 0) \
     ROW(EMBEDDING, embedding, 0, 0x2, 0, 0) \
     ROW(EMBEDDING_GRAD, embedding_grad, 1, 0x0, 0, 0) \
     SCRATCH(BATCH_NORM, batch_norm, 0, 0x0, 1, 7) \

@@ -83,7 +83,7 @@ static void guess(kn_graph *w)
             if (n->op == KN_OP_PARAM)
                 v->dtype =
                     n->a.set == KN_SET_WEIGHTS ? KN_BF16 : KN_F32; /* taken back below where a reader wants fp32 */
-            else if (v->shape.rank >= 2 && !(n->op == KN_OP_ATTENTION && k == 1))
+            else if (v->shape.rank >= 2 && !((n->op == KN_OP_ATTENTION || n->op == KN_OP_SELF_ATTENTION) && k == 1))
                 v->dtype = KN_BF16;
         }
     }

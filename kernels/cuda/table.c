@@ -22,6 +22,7 @@ DECLARE_SCRATCH(reduce_sum)
 DECLARE_SCRATCH(mul_reduce)
 DECLARE_SCRATCH(layer_norm_grad)
 DECLARE_SCRATCH(attention_grad)
+DECLARE_SCRATCH(self_attention_grad)
 
 /* ROW(op, adds to its output (bits; DENSE(bits): only to a dense one; MIXED: both),
  *     takes strided slices (bits), may write over an input (bits), outputs that may be missing (bits)) */
@@ -82,6 +83,8 @@ const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT] = {
     ROW_SCRATCH(DEPTHWISE_DW, depthwise_dw, depthwise_dw, 1, 0, 0, 0),
     ROW(ATTENTION, attention, 0, 7, 0, 2),
     ROW_SCRATCH(ATTENTION_GRAD, attention_grad, attention_grad, 0, 31, 0, 0),
+    ROW(SELF_ATTENTION, self_attention, 0, 0, 0, 2),
+    ROW_SCRATCH(SELF_ATTENTION_GRAD, self_attention_grad, self_attention_grad, 0, 0, 0, 0),
     ROW(EMBEDDING, embedding, DENSE(1), 2, 0, 0),
     ROW(EMBEDDING_GRAD, embedding_grad, 1, 0, 0, 0),
     ROW_SCRATCH(BATCH_NORM, batch_norm, batch_norm, 0, 6, 1, 0),

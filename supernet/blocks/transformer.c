@@ -1,10 +1,10 @@
 /* A decoder layer (Vaswani et al. 2017, arXiv:1706.03762; norms before, as in Radford et al. 2019): x + attention(norm x), then x + feed-forward(norm x), no biases.
  *
- * Of a width w it has min(heads, w / head_dim) heads, at least one, so a narrow subnet has fewer than it chose. Queries, keys, values and the feed-forward are
- * prefixes of the largest layer's rows; what reads them, prefixes of its columns. */
+ * Of a width w it has min(heads, w / head_dim) heads, so a narrow subnet has fewer than it chose. Queries, keys and values are one linear layer, whose rows are the first head's
+ * query, key and value, then the next head's: its heads and the feed-forward are prefixes of the largest layer's rows; what reads them, prefixes of its columns. */
 #include "supernet/blocks/block.h"
 
-enum { NORM_1, QUERY, KEY, VALUE, OUT, NORM_2, UP, DOWN, SLOTS };
+enum { NORM_1, QKV, OUT, NORM_2, UP, DOWN, SLOTS };
 
 static int slots(const sn_space *sp, const sn_unit *u)
 {
@@ -14,13 +14,10 @@ static int slots(const sn_space *sp, const sn_unit *u)
 
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
-    const int width = x.c, dim = u->stage->o.head_dim < width ? u->stage->o.head_dim : width;
+    const int width = x.c, dim = u->stage->o.head_dim; /* no wider than the narrowest net: space/read.c */
     const int most = width / dim, heads = w->set[SN_HEADS] < most ? w->set[SN_HEADS] : most;
     sn_val y = sn_walk_layer_norm(w, x, NORM_1, "norm_1");
-    sn_val q = sn_walk_linear(w, y, QUERY, "query", heads * dim, false),
-           k = sn_walk_linear(w, y, KEY, "key", heads * dim, false),
-           v = sn_walk_linear(w, y, VALUE, "value", heads * dim, false);
-    y = sn_walk_attention(w, q, k, v, heads);
+    y = sn_walk_attention(w, sn_walk_linear(w, y, QKV, "qkv", 3 * heads * dim, false), heads);
     x = sn_walk_add(w, x, sn_walk_linear(w, y, OUT, "out", width, false));
     y = sn_walk_layer_norm(w, x, NORM_2, "norm_2");
     y = sn_walk_act(w, sn_walk_linear(w, y, UP, "up", width * w->set[SN_EXPAND], false), (kn_act)w->set[SN_ACT]);

@@ -69,10 +69,8 @@ static kn_val embed(lowering *l, const sn_op *op)
 static kn_val attention(lowering *l, const sn_op *op)
 {
     int n = l->o->batch, t = op->out.w, c = op->out.c, dim = c / op->heads;
-    kn_val v[3];
-    for (int i = 0; i < 3; i++)
-        v[i] = kn_reshape(l->g, op->x[i].ref, KN_SHAPE(n, t, op->heads, dim));
-    kn_val y = kn_attention(l->g, v[0], v[1], v[2], 1.0f / sqrtf((float)dim), true);
+    kn_val qkv = kn_reshape(l->g, op->x[0].ref, KN_SHAPE(n, t, op->heads, 3 * dim));
+    kn_val y = kn_self_attention(l->g, qkv, 1.0f / sqrtf((float)dim), true);
     return kn_reshape(l->g, y, KN_SHAPE(n * t, c));
 }
 

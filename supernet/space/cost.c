@@ -32,7 +32,7 @@ int64_t sn_op_macs(const sn_space *sp, const sn_op *op)
     case SN_OP_TIED: return (int64_t)op->x[0].c * op->out.c * op->out.h * op->out.w;
     case SN_OP_ATTENTION: { /* of every query with the keys that it sees, and of their values */
         int64_t t = (int64_t)op->out.h * op->out.w;
-        return t * (t + 1) / 2 * (op->x[0].c + op->out.c);
+        return t * (t + 1) / 2 * 2 * op->out.c;
     }
     default: return 0;
     }

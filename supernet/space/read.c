@@ -135,6 +135,19 @@ static es_status read_cell_name(const es_yaml_node *n, const sn_spec *spec, int 
 }
 
 /* The fixed keys of a stage: each reads only where it is present; which keys may be present was checked before. */
+/* A head is as wide in every subnet, so that the first heads of a layer are the first rows of its weights: no wider than the narrowest net. */
+static es_status read_head_dim(const es_yaml_node *n, const sn_spec *spec, int *dim, es_error *err)
+{
+    const int narrowest = spec->vocabulary ? spec->stage[0].range[SN_WIDTH].values[0] : *dim;
+    *dim = *dim < narrowest ? *dim : narrowest;
+    ES_RETURN(get_int(n, "head_dim", 1, 256, dim, err));
+    if (*dim > narrowest)
+        return es_yaml_fail(es_yaml_find(n, "head_dim"), err,
+                            "heads of %d are wider than the narrowest net; allowed: 1 to %d, the smallest stem.width",
+                            *dim, narrowest);
+    return ES_OK;
+}
+
 static es_status read_options(const es_yaml_node *n, const sn_spec *spec, sn_stage_spec *s, es_error *err)
 {
     static const char *const kinds[] = {"avg", "max", NULL}, *const orders[] = {"post", "pre", NULL};
@@ -156,7 +169,7 @@ static es_status read_options(const es_yaml_node *n, const sn_spec *spec, sn_sta
     ES_RETURN(get_float(n, "rate", 0, 0.9, &o->rate, err));
     ES_RETURN(get_int(n, "divisor", 1, 64, &o->divisor, err));
     ES_RETURN(get_int(n, "reduce", 1, 64, &o->reduce, err));
-    ES_RETURN(get_int(n, "head_dim", 1, 256, &o->head_dim, err));
+    ES_RETURN(read_head_dim(n, spec, &o->head_dim, err));
     o->shortcut = (sn_shortcut)shortcut;
     o->max_pool = pool;
     o->preact = order;

@@ -212,10 +212,10 @@ sn_val sn_walk_layer_norm(sn_walk *w, sn_val x, int slot, const char *name)
     return emit(w, &op, x.h, x.w, x.c);
 }
 
-sn_val sn_walk_attention(sn_walk *w, sn_val q, sn_val k, sn_val v, int heads)
+sn_val sn_walk_attention(sn_walk *w, sn_val qkv, int heads)
 {
-    sn_op op = {.kind = SN_OP_ATTENTION, .name = "attention", .slot = -1, .n = 3, .x = {q, k, v}, .heads = heads};
-    return emit(w, &op, v.h, v.w, v.c);
+    sn_op op = {.kind = SN_OP_ATTENTION, .name = "attention", .slot = -1, .n = 1, .x = {qkv}, .heads = heads};
+    return emit(w, &op, qkv.h, qkv.w, qkv.c / 3);
 }
 
 sn_val sn_walk_tied(sn_walk *w, sn_val x, const sn_unit *embedding, int out)

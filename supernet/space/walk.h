@@ -39,7 +39,7 @@ typedef enum sn_op_kind {
     SN_OP_DROP_PATH,
     SN_OP_EMBED,      /* token ids -> rows of the table, and the learned position added */
     SN_OP_LAYER_NORM, /* over the channels; a gain, no shift */
-    SN_OP_ATTENTION,  /* causal, of x[0] = q, x[1] = k, x[2] = v */
+    SN_OP_ATTENTION,  /* causal; of a position, x[0] is each head's query, key and value */
     SN_OP_TIED,       /* logits: x times the embedding table of the slot, transposed */
     SN_OP_OUTPUT
 } sn_op_kind;
@@ -107,7 +107,7 @@ sn_val sn_walk_drop_path(sn_walk *w, sn_val x, int slot, float rate);
 
 sn_val sn_walk_embed(sn_walk *w, sn_val tokens, int slot, const char *name, int width);
 sn_val sn_walk_layer_norm(sn_walk *w, sn_val x, int slot, const char *name);
-sn_val sn_walk_attention(sn_walk *w, sn_val q, sn_val k, sn_val v, int heads);
+sn_val sn_walk_attention(sn_walk *w, sn_val qkv, int heads);
 sn_val sn_walk_tied(sn_walk *w, sn_val x, const sn_unit *embedding,
                     int out); /* reads the table of that unit's slot 0 */
 

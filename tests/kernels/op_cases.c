@@ -61,6 +61,7 @@ B(linear) { return (void)c, kn_linear(g, in[0], in[1]); }
 B(conv2d) { return kn_conv2d(g, in[0], in[1], c->i[0], c->i[1], c->i[2], c->i[3]); }
 B(depthwise) { return kn_depthwise(g, in[0], in[1], c->i[0], c->i[1], c->i[2]); }
 B(attention) { return kn_attention(g, in[0], in[1], in[2], c->f[0], c->i[0] != 0); }
+B(self_attention) { return kn_self_attention(g, in[0], c->f[0], c->i[0] != 0); }
 B(embedding) { return (void)c, kn_embedding(g, in[0], in[1]); }
 B(batch_norm) { return kn_batch_norm(g, in[0], in[1], in[2], 1e-3f, (kn_act)c->i[0]).y; }
 B(batch_norm_infer) { return kn_batch_norm_infer(g, in[0], in[1], in[2], in[3], in[4], 1e-3f, (kn_act)c->i[0]); }
@@ -223,6 +224,10 @@ const op_case op_cases[] = {
     {"attention causal with a past", b_attention, {REAL(1, 3, 2, 4), REAL(1, 5, 2, 4), REAL(1, 5, 2, 3)}, .i = {1}, .f = {0.4f}},
     {"attention of several blocks", b_attention, {REAL(2, 70, 2, 8), REAL(2, 70, 2, 8), REAL(2, 70, 2, 8)}, .i = {1}, .f = {0.3f}},
     {"attention one key", b_attention, {REAL(1, 3, 1, 2), REAL(1, 1, 1, 2), REAL(1, 1, 1, 2)}, .f = {1.0f}},
+    {"self attention", b_self_attention, {REAL(2, 4, 3, 15)}, .f = {0.5f}},
+    {"self attention causal", b_self_attention, {REAL(2, 5, 2, 12)}, .i = {1}, .f = {0.5f}},
+    {"self attention of several blocks", b_self_attention, {REAL(2, 70, 2, 24)}, .i = {1}, .f = {0.3f}},
+    {"self attention of one", b_self_attention, {REAL(1, 1, 1, 3)}, .i = {1}, .f = {1.0f}},
     {"embedding", b_embedding, {LABELS(6, 3, 4), PARAM(6, 5)}},
     {"embedding slice", b_embedding, {LABELS(4, 7), SLICE((9, 17), (2, 3), (4, 10))}},
     {"embedding of a value", b_embedding, {LABELS(4, 2, 3), REAL(4, 3)}},

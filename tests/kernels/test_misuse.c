@@ -83,18 +83,41 @@ static bool is_index(kn_op op, int k)
 static int operands(kt_rig *r, kn_op op, dice *d, kn_val *in)
 {
     int n = op == KN_OP_CONSTANT || op == KN_OP_SCALAR ? 0 : roll(d, 1, 7);
-    static const uint8_t usual[KN_OP_COUNT] = {
-        [KN_OP_CONV2D] = 2,           [KN_OP_CONV2D_DX] = 2,        [KN_OP_CONV2D_DW] = 2,
-        [KN_OP_DEPTHWISE] = 2,        [KN_OP_DEPTHWISE_DX] = 2,     [KN_OP_DEPTHWISE_DW] = 2,
-        [KN_OP_ATTENTION] = 3,        [KN_OP_ATTENTION_GRAD] = 6,   [KN_OP_EMBEDDING] = 2,
-        [KN_OP_EMBEDDING_GRAD] = 2,   [KN_OP_BATCH_NORM] = 3,       [KN_OP_BATCH_NORM_GRAD] = 6,
-        [KN_OP_BATCH_NORM_INFER] = 5, [KN_OP_LAYER_NORM] = 3,       [KN_OP_BATCH_NORM_INFER_GRAD] = 6,
-        [KN_OP_LAYER_NORM_GRAD] = 3,  [KN_OP_CROSS_ENTROPY] = 2,    [KN_OP_CROSS_ENTROPY_GRAD] = 3,
-        [KN_OP_MAX_POOL_GRAD] = 2,    [KN_OP_MAX_POOL_PICK] = 2,    [KN_OP_SOFT_CROSS_ENTROPY] = 2,
-        [KN_OP_MATMUL] = 2,           [KN_OP_REDUCE_MAX_GRAD] = 2,  [KN_OP_SOFT_CROSS_ENTROPY_GRAD] = 3,
-        [KN_OP_CORRECT] = 2,          [KN_OP_ALPHA_DIVERGENCE] = 2, [KN_OP_ALPHA_DIVERGENCE_GRAD] = 3,
-        [KN_OP_BIAS_ACT] = 2,         [KN_OP_BIAS_ACT_GRAD] = 3,    [KN_OP_ACTIVATE_MUL] = 2,
-        [KN_OP_MUL_REDUCE] = 2,       [KN_OP_SOFTMAX_GRAD] = 2,     [KN_OP_LOG_SOFTMAX_GRAD] = 2};
+    static const uint8_t usual[KN_OP_COUNT] = {[KN_OP_CONV2D] = 2,
+                                               [KN_OP_CONV2D_DX] = 2,
+                                               [KN_OP_CONV2D_DW] = 2,
+                                               [KN_OP_DEPTHWISE] = 2,
+                                               [KN_OP_DEPTHWISE_DX] = 2,
+                                               [KN_OP_DEPTHWISE_DW] = 2,
+                                               [KN_OP_ATTENTION] = 3,
+                                               [KN_OP_ATTENTION_GRAD] = 6,
+                                               [KN_OP_EMBEDDING] = 2,
+                                               [KN_OP_EMBEDDING_GRAD] = 2,
+                                               [KN_OP_BATCH_NORM] = 3,
+                                               [KN_OP_BATCH_NORM_GRAD] = 6,
+                                               [KN_OP_BATCH_NORM_INFER] = 5,
+                                               [KN_OP_LAYER_NORM] = 3,
+                                               [KN_OP_BATCH_NORM_INFER_GRAD] = 6,
+                                               [KN_OP_SELF_ATTENTION] = 1,
+                                               [KN_OP_SELF_ATTENTION_GRAD] = 4,
+                                               [KN_OP_LAYER_NORM_GRAD] = 3,
+                                               [KN_OP_CROSS_ENTROPY] = 2,
+                                               [KN_OP_CROSS_ENTROPY_GRAD] = 3,
+                                               [KN_OP_MAX_POOL_GRAD] = 2,
+                                               [KN_OP_MAX_POOL_PICK] = 2,
+                                               [KN_OP_SOFT_CROSS_ENTROPY] = 2,
+                                               [KN_OP_MATMUL] = 2,
+                                               [KN_OP_REDUCE_MAX_GRAD] = 2,
+                                               [KN_OP_SOFT_CROSS_ENTROPY_GRAD] = 3,
+                                               [KN_OP_CORRECT] = 2,
+                                               [KN_OP_ALPHA_DIVERGENCE] = 2,
+                                               [KN_OP_ALPHA_DIVERGENCE_GRAD] = 3,
+                                               [KN_OP_BIAS_ACT] = 2,
+                                               [KN_OP_BIAS_ACT_GRAD] = 3,
+                                               [KN_OP_ACTIVATE_MUL] = 2,
+                                               [KN_OP_MUL_REDUCE] = 2,
+                                               [KN_OP_SOFTMAX_GRAD] = 2,
+                                               [KN_OP_LOG_SOFTMAX_GRAD] = 2};
     if (op != KN_OP_CONCAT && n > 0)
         n = usual[op] != 0 ? usual[op] : op >= KN_OP_ADD && op <= KN_OP_GREATER_EQUAL ? 2 : 1;
     kn_shape first = shape(d, 1);

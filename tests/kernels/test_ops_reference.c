@@ -44,6 +44,7 @@ B(avg_pool) { return kn_avg_pool(g, in[0], c->i[0], c->i[1], c->i[2], c->i[3] !=
 B(upsample) { return kn_upsample(g, in[0], c->i[0]); }
 B(embedding) { return (void)c, kn_embedding(g, in[1], in[0]); }
 B(attention) { return kn_attention(g, in[0], in[1], in[2], c->f[0], c->i[0] != 0); }
+B(self_attention) { return kn_self_attention(g, in[0], c->f[0], c->i[0] != 0); }
 B(alpha_divergence) { return kn_alpha_divergence(g, in[0], in[1], c->f[0], c->f[1], c->f[2]); }
 
 B(alpha_gradient)
@@ -93,6 +94,7 @@ static const example examples[] = {
     /* scores 0 and ln 3: weights 1/4, 3/4 */
     {{"attention", b_attention, {IN(1, 1, 1, 1), IN(1, 2, 1, 1), IN(1, 2, 1, 2)}, .f = {0.5f}}, {{2}, {0, LN3}, {4, 8, 12, 24}}, {0}, {10, 20}},
     {{"attention causal", b_attention, {IN(1, 2, 1, 1), IN(1, 2, 1, 1), IN(1, 2, 1, 1)}, .i = {1}, .f = {1}}, {{1, 1}, {0, LN3}, {4, 8}}, {0}, {4, 7}},
+    {{"self attention causal", b_self_attention, {IN(1, 2, 1, 3)}, .i = {1}, .f = {1}}, {{1, 0, 4, 1, LN3, 8}}, {0}, {4, 7}},
 
     /* q = 1/2 1/2, p = 1/4 3/4, r = 1/2 3/2. D_-1 = sum q (1/r - 1) / 2 = 1/6; D_1 = KL = ln(3) 3/4 - ln 2 */
     {{"alpha -1 and 1", b_alpha_divergence, {IN(1, 2), IN(1, 2)}, .f = {-1, 1, 100}}, {{0, 0}, {0, LN3}}, {0}, {1.0f / 6}},
@@ -269,6 +271,7 @@ M(depthwise_channels) { return UNUSED, kn_depthwise(g, image, W(3, 3, 5), 1, 1, 
 M(depthwise_rank) { return UNUSED, kn_depthwise(g, image, W(1, 3, 3, 6), 1, 1, 1); }
 M(attention_shapes) { return UNUSED, kn_attention(g, image, W(2, 5, 3, 7), W(2, 5, 3, 7), 1, false); }
 M(attention_causal) { return UNUSED, kn_attention(g, image, W(2, 3, 5, 6), W(2, 3, 5, 6), 1, true); }
+M(self_attention_thirds) { return UNUSED, kn_self_attention(g, W(2, 5, 3, 7), 1, true); }
 M(embedding_index) { return UNUSED, kn_embedding(g, matrix, matrix); }
 M(bn_gamma) { return UNUSED, kn_batch_norm(g, image, W(5), KN_NONE, 1e-5f, KN_ACT_NONE).y; }
 M(bn_eps) { return UNUSED, kn_batch_norm(g, image, KN_NONE, KN_NONE, 0, KN_ACT_NONE).y; }
@@ -296,6 +299,7 @@ static const mistake mistakes[] = {
     {m_depthwise_rank, "depthwise", "[kh, kw, c]"},
     {m_attention_shapes, "attention", "[n, tq, heads, d]"},
     {m_attention_causal, "attention", "no more queries than keys"},
+    {m_self_attention_thirds, "self_attention", "[n, t, heads, 3 d]"},
     {m_embedding_index, "embedding", "i32"},
     {m_bn_gamma, "batch_norm", "[6]"},
     {m_bn_eps, "batch_norm", "eps is 0"},
