@@ -33,22 +33,30 @@ typedef struct kn_device_vt {
     const struct kn_optim_kernels *optim; /* the optimisers' passes (optim_internal.h); NULL: those for host memory */
 
     /* Making a plan, all optional (NULL). `fuse` rewrites the work graph before the generic fusions; `store` chooses storage types of values
-     * (plan_internal.h) for KN_PRECISION_BF16, which is refused where it is NULL; `begin` runs at the start of each kn_run: it puts the run's scalars
-     * where kernels can read them and sets *scalars to that address. */
+     * (plan_internal.h) for KN_PRECISION_BF16, which is refused where it is NULL; `begin` runs at the start of each kn_run: it puts what changes from run to
+     * run (scalars; seed and step of random numbers) where kernels can read it, and sets *scalars to that address. */
     es_status (*fuse)(kn_device *d, kn_plan *p, es_error *err);
     es_status (*store)(kn_device *d, kn_plan *p, es_error *err);
-    es_status (*begin)(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err);
+    es_status (*begin)(kn_device *d, kn_plan *p, const kn_binding *b, const float **scalars, es_error *err);
     /* Batches of a data set in the device's memory. NULL: they are made on the host. */
     es_status (*images)(kn_device *d, const kn_images *im, es_error *err);
     void (*clocks)(kn_device *d, kn_clocks *out); /* NULL: the processor's */
+    /* A plan's kernels given to the device at once, all four or none (NULL). Between `record` and `recorded` the calling thread's kernels are kept instead of run;
+     * `recorded` makes *recording of them (NULL: refused by the device, not an error), `replay` runs it, `forget` frees it, even while it runs. */
+    es_status (*record)(kn_device *d, es_error *err);
+    es_status (*recorded)(kn_device *d, void **recording, es_error *err);
+    es_status (*replay)(kn_device *d, void *recording, es_error *err);
+    void (*forget)(kn_device *d, void *recording); /* NULL-safe */
 } kn_device_vt;
 
 /* What a step must not do, counted since the device was opened (tests; an accelerator counts all of it, a host device uploads only). */
 typedef struct kn_device_count {
     uint64_t allocations, syncs;
-    uint64_t uploads;       /* copies from the host's memory */
-    uint64_t searches;      /* for the algorithm of a product, made while a plan was */
-    uint64_t late_searches; /* made while a plan ran */
+    uint64_t uploads;                      /* copies from the host's memory */
+    uint64_t searches;                     /* for the algorithm of a product, made while a plan was */
+    uint64_t late_searches;                /* made while a plan ran */
+    uint64_t calls;                        /* of kernels, one by one */
+    uint64_t recordings, replays, refused; /* of plans that repeat: made, run (one launch each), not to be had */
 } kn_device_count;
 
 struct kn_device {

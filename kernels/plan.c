@@ -43,6 +43,7 @@ void kn_plan_destroy(kn_plan **plan)
     kn_plan *p = *plan;
     if (p == NULL)
         return;
+    kn_plan_forget(p);
     kn_graph_destroy(&p->w);
     kn_graph_destroy(&p->spare);
     free(p->values);
@@ -88,6 +89,7 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
     if (*plan == NULL)
         *plan = plan_new();
     kn_plan *p = *plan;
+    kn_plan_forget(p);
     p->dev = dev;
     p->kernels = dev->vt->kernels;
     p->options = o == NULL ? (kn_plan_options){.precision = KN_PRECISION_F32} : *o;

@@ -10,6 +10,11 @@
  * kn_run allocates nothing and (on an accelerator) does not wait: kn_device_sync does. In and out pointers are device pointers of the value's
  * storage type (images U8 or F32, labels I32, outputs always F32), dense. A plan borrows nothing from the graph after it is made.
  * Two runs with equal inputs, seed and step give equal bits.
+ *
+ * A plan that `repeats` is recorded by devices that can (a CUDA graph) on its second run and from then on given to the device as one launch, while the addresses bound are
+ * those that were recorded: workspace, weights, inputs, outputs. What changes from run to run besides (scalars, seed, step) is put into the device's memory before it. With other
+ * addresses, and with `after` set, kernels are launched one by one, to be recorded again when the new addresses come a second time in a row. The bits are the same either way.
+ * The recording belongs to the plan and goes when it is made anew or destroyed, which must be before its device is closed.
  */
 #ifndef KN_PLAN_H
 #define KN_PLAN_H
@@ -25,6 +30,7 @@ typedef enum kn_precision { KN_PRECISION_F32, KN_PRECISION_BF16 } kn_precision; 
 typedef struct kn_plan_options {
     kn_precision precision;
     bool no_fuse; /* for tests: run the graph as built */
+    bool repeats; /* will run often with the same pointers: see below */
 } kn_plan_options;
 
 typedef struct kn_plan kn_plan;
@@ -37,7 +43,7 @@ typedef struct kn_binding {
     kn_weights *weights[KN_SETS];
     uint64_t seed, step; /* for dropout and the like */
     /* Called when kernel number `step` (from 0, of kn_plan_steps) has been given to the device: for work that may begin before the run is over. NULL: none.
-     * A back end that gives several kernels at once (a graph) does without while this is set. */
+     * Kernels are given one by one while this is set. */
     es_status (*after)(void *ctx, uint32_t step, es_error *err);
     void *after_ctx;
 } kn_binding;

@@ -85,7 +85,14 @@ struct kn_plan {
     kn_step *steps;
     uint32_t n_steps, cap_steps;
     uint8_t used[KN_BASE_COUNT]; /* bases that a run must bind */
+    bool random;                 /* a kernel reads seed and step */
+    /* Of plans that repeat (plan_run.c). */
+    char *bound[KN_BASE_COUNT]; /* bases of the latest runs; those not used are NULL */
+    uint32_t runs;              /* with these bases */
+    void *recording;            /* of these bases; NULL: none yet */
 };
+
+void kn_plan_forget(kn_plan *p); /* the recording */
 
 es_status kn_plan_lower(kn_plan *p, const kn_graph *g, es_error *err) ES_MUST_CHECK;
 void kn_plan_fuse(kn_plan *p);

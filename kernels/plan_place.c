@@ -276,8 +276,10 @@ es_status kn_plan_place(kn_plan *p, es_error *err)
     for (uint32_t i = 0; i < w->n_nodes; i++)
         if (p->dropped[i] == 0)
             ES_RETURN(place_node(p, i, err));
+    p->random = false;
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const kn_step *s = &p->steps[i];
+        p->random |= w->nodes[s->node].op == KN_OP_DROPOUT;
         for (int k = 0; k < s->call.n_in; k++)
             p->used[s->in[k].base] = 1;
         for (int k = 0; k < s->call.n_out; k++)

@@ -77,7 +77,7 @@ static es_status bind(kn_plan *p, kn_workspace *ws, const kn_binding *b, char **
     base[KN_BASE_WORKSPACE] = ws == NULL ? NULL : ws->p;
     const float *scalars = b->scalar;
     if (p->dev->vt->begin != NULL)
-        ES_RETURN(p->dev->vt->begin(p->dev, p, b->scalar, &scalars, err));
+        ES_RETURN(p->dev->vt->begin(p->dev, p, b, &scalars, err));
     base[KN_BASE_SCALARS] = (char *)(uintptr_t)scalars; /* only ever read */
     ES_RETURN(bind_weights(p, b, base, err));
     for (int i = 0; i < KN_SLOTS; i++) {
@@ -91,10 +91,10 @@ static es_status bind(kn_plan *p, kn_workspace *ws, const kn_binding *b, char **
     return ES_OK;
 }
 
-es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *err)
+/* Every kernel by itself. */
+static es_status give(kn_plan *p, char *const *base, const kn_binding *b, es_error *err)
 {
-    char *base[KN_BASE_COUNT] = {NULL};
-    ES_RETURN(bind(p, ws, b, base, err));
+    p->dev->count.calls += p->n_steps;
     for (kn_step *s = p->steps, *end = s + p->n_steps; s < end; s++) {
         for (int k = 0; k < s->call.n_in; k++)
             s->call.in[k].p = base[s->in[k].base] + s->in[k].offset;
@@ -110,4 +110,54 @@ es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *er
             ES_RETURN(b->after(b->after_ctx, (uint32_t)(s - p->steps), err));
     }
     return ES_OK;
+}
+
+void kn_plan_forget(kn_plan *p)
+{
+    if (p->recording != NULL)
+        p->dev->vt->forget(p->dev, p->recording);
+    p->recording = NULL;
+    p->runs = 0;
+}
+
+/* What was recorded holds addresses: any other one than the last run's and it is forgotten. */
+static void compare_bases(kn_plan *p, char *const *base)
+{
+    char *used[KN_BASE_COUNT];
+    for (int i = 0; i < KN_BASE_COUNT; i++)
+        used[i] = i == KN_BASE_WORKSPACE || p->used[i] ? base[i] : NULL;
+    if (memcmp(used, p->bound, sizeof used) == 0)
+        return;
+    kn_plan_forget(p);
+    memcpy(p->bound, used, sizeof used);
+}
+
+/* A kernel that fails here, because it may not be recorded, is called again by itself and says so if it fails there, too. */
+static es_status record(kn_plan *p, char *const *base, const kn_binding *b, es_error *err)
+{
+    kn_device *d = p->dev;
+    const uint64_t calls = d->count.calls;
+    es_error none;
+    ES_RETURN(d->vt->record(d, err));
+    es_status s = give(p, base, b, &none);
+    ES_RETURN(d->vt->recorded(d, &p->recording, err));
+    d->count.calls = calls;
+    if (s != ES_OK && p->recording != NULL)
+        kn_plan_forget(p);
+    return ES_OK;
+}
+
+es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *err)
+{
+    char *base[KN_BASE_COUNT] = {NULL};
+    ES_RETURN(bind(p, ws, b, base, err));
+    if (!p->options.repeats || p->dev->vt->record == NULL || b->after != NULL)
+        return give(p, base, b, err);
+    compare_bases(p, base);
+    if (p->recording == NULL && p->runs++ == 1)
+        ES_RETURN(record(p, base, b, err));
+    if (p->recording == NULL)
+        return give(p, base, b, err);
+    p->dev->count.replays++;
+    return p->dev->vt->replay(p->dev, p->recording, err);
 }

@@ -23,6 +23,12 @@ enum {
 
 struct kn_cuda_gemm_cache;
 
+/* What differs from run to run of a plan besides addresses. Kernels read it where it lies, so that a recorded plan sees that of its run. */
+struct kn_cuda_now {
+    float scalar[KN_SCALARS];
+    uint64_t seed, step;
+};
+
 struct kn_cuda_device {
     kn_device base;
     int index, sms;
@@ -31,9 +37,9 @@ struct kn_cuda_device {
     void *lt_workspace;
     size_t lt_workspace_bytes;
     kn_cuda_gemm_cache *gemms;
-    bool preparing;    /* products are looked up, nothing is launched */
-    float *scalars;    /* of the run: KN_SCALARS numbers */
-    unsigned *arrived; /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
+    bool preparing;          /* products are looked up, nothing is launched */
+    struct kn_cuda_now *now; /* device memory: of the run */
+    unsigned *arrived;       /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
     struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */
 };
 

@@ -10,7 +10,7 @@
 
 extern "C" const kn_optim_kernels kn_cuda_optim; /* optim.cu */
 
-enum { LT_WORKSPACE = 64 << 20, SCALAR_SLOTS = 256 };
+enum { LT_WORKSPACE = 64 << 20 };
 
 es_status kn_cuda_fail(cudaError_t e, const char *what, es_error *err)
 {
@@ -108,25 +108,68 @@ static es_status shadow(kn_device *d, void *to, const float *from, int64_t count
     return ES_OK;
 }
 
-struct scalar_values {
-    float v[KN_SCALARS];
-};
+static __global__ void now_kernel(kn_cuda_now *to, const __grid_constant__ kn_cuda_now now)
+{
+    if (threadIdx.x < KN_SCALARS)
+        to->scalar[threadIdx.x] = now.scalar[threadIdx.x];
+    if (threadIdx.x == 0)
+        to->seed = now.seed, to->step = now.step;
+}
 
-static __global__ void scalars_kernel(float *to, scalar_values s) { to[threadIdx.x] = s.v[threadIdx.x]; }
-
-/* The numbers travel as kernel arguments: in stream order, no host memory to keep alive, nothing to wait for. */
-static es_status begin(kn_device *d, kn_plan *p, const float *host_scalars, const float **scalars, es_error *err)
+/* It travels as a kernel's arguments: in stream order, no host memory to keep alive, nothing to wait for. */
+static es_status begin(kn_device *d, kn_plan *p, const kn_binding *b, const float **scalars, es_error *err)
 {
     kn_cuda_device *dev = self(d);
-    scalar_values s;
+    kn_cuda_now now;
     kn_cuda_blends_forget(dev); /* a run that failed may have left some */
-    *scalars = dev->scalars;
-    if (!p->used[KN_BASE_SCALARS])
+    *scalars = dev->now->scalar;
+    if (!p->used[KN_BASE_SCALARS] && !p->random)
         return ES_OK;
-    memcpy(s.v, host_scalars, sizeof s.v);
-    scalars_kernel<<<1, KN_SCALARS, 0, dev->stream>>>(dev->scalars, s);
+    memcpy(now.scalar, b->scalar, sizeof now.scalar);
+    now.seed = b->seed;
+    now.step = b->step;
+    now_kernel<<<1, 32, 0, dev->stream>>>(dev->now, now);
     KN_LAUNCHED("scalars");
     return ES_OK;
+}
+
+/* Thread-local: what other threads do with their own streams meanwhile is allowed. */
+static es_status record(kn_device *d, es_error *err)
+{
+    KN_CUDA_RETURN(cudaStreamBeginCapture(self(d)->stream, cudaStreamCaptureModeThreadLocal));
+    return ES_OK;
+}
+
+/* Whatever stands in the way of a graph, its memory for one, is no failure of the run. */
+static es_status recorded(kn_device *d, void **recording, es_error *err)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    (void)err;
+    cudaError_t e = cudaStreamEndCapture(self(d)->stream, &graph);
+    if (e == cudaSuccess)
+        e = cudaGraphInstantiate(&exec, graph, 0);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (e != cudaSuccess)
+        cudaGetLastError();
+    *recording = exec;
+    *(exec ? &d->count.recordings : &d->count.refused) += 1;
+    return ES_OK;
+}
+
+static es_status replay(kn_device *d, void *recording, es_error *err)
+{
+    KN_CUDA_RETURN(cudaGraphLaunch((cudaGraphExec_t)recording, self(d)->stream));
+    return ES_OK;
+}
+
+/* One that runs is freed when it is over. */
+static void forget(kn_device *d, void *recording)
+{
+    (void)d;
+    if (recording)
+        cudaGraphExecDestroy((cudaGraphExec_t)recording);
 }
 
 static void close_device(kn_device *d)
@@ -138,7 +181,7 @@ static void close_device(kn_device *d)
     if (dev->lt)
         cublasLtDestroy(dev->lt);
     cudaFree(dev->lt_workspace);
-    cudaFree(dev->scalars);
+    cudaFree(dev->now);
     cudaFree(dev->arrived);
     kn_cuda_blends_close(dev);
     if (dev->stream)
@@ -167,6 +210,10 @@ static const kn_device_vt vtable = {
     begin,
     kn_cuda_images,
     clocks,
+    record,
+    recorded,
+    replay,
+    forget,
 };
 
 static es_status open_parts(kn_cuda_device *dev, es_error *err)
@@ -177,7 +224,7 @@ static es_status open_parts(kn_cuda_device *dev, es_error *err)
     snprintf(dev->base.model, sizeof dev->base.model, "%s", prop.name);
     dev->sms = prop.multiProcessorCount;
     KN_CUDA_RETURN(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking));
-    KN_CUDA_RETURN(cudaMalloc((void **)&dev->scalars, KN_SCALARS * sizeof(float)));
+    KN_CUDA_RETURN(cudaMalloc((void **)&dev->now, sizeof *dev->now));
     KN_CUDA_RETURN(cudaMalloc((void **)&dev->arrived, KN_COLUMN_MOST * sizeof(unsigned)));
     KN_CUDA_RETURN(cudaMemsetAsync(dev->arrived, 0, KN_COLUMN_MOST * sizeof(unsigned), dev->stream));
     ES_RETURN(kn_cuda_blends_open(dev, err));

@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "supernet/net/internal.h"
 #include "supernet/train/methods.h"
+#include "supernet/train/plans.h"
 
 /* About so many buckets a step, none smaller than this: each costs a round of messages. */
 enum { BUCKETS = 8, BUCKET_LEAST = 8192, BUCKETS_MAX = 256 };
@@ -79,6 +80,8 @@ void sn_gang_destroy(sn_gang **gp)
 es_status sn_trainer_join(sn_trainer *t, kn_collective *c, es_error *err)
 {
     sn_gang_destroy(&t->gang);
+    sn_plans_forget(t->plans); /* a rank's share of a batch is another shape */
+    t->warm = false;
     if (!c)
         return sn_loader_share(t->loader, 0, 1, err);
     int rank = kn_collective_rank(c), size = kn_collective_size(c);
@@ -226,11 +229,11 @@ static es_status after_kernel(void *ctx, uint32_t step, es_error *err)
     return launch_ready(g, step + 1, err);
 }
 
-es_status sn_gang_pass(sn_trainer *t, kn_binding *b, es_error *err)
+es_status sn_gang_pass(sn_trainer *t, const kn_plan *plan, kn_binding *b, es_error *err)
 {
     sn_gang *g = t->gang;
     const kn_params *params = sn_net_params(t->net);
-    kn_plan_grad_steps(t->plan, KN_SET_WEIGHTS, g->last);
+    kn_plan_grad_steps(plan, KN_SET_WEIGHTS, g->last);
     for (kn_param id = 0; id < kn_params_count(params); id++) /* else the ranks would drift apart in silence */
         if (g->last[id] > 0 && !g->touched[id])
             return es_fail(err, ES_INVALID, kn_params_def(params, id)->name,
@@ -238,7 +241,7 @@ es_status sn_gang_pass(sn_trainer *t, kn_binding *b, es_error *err)
                            "trained by a gang");
     if (++g->pass < g->passes)
         return ES_OK;
-    g->kernels = (uint32_t)kn_plan_steps(t->plan);
+    g->kernels = (uint32_t)kn_plan_steps(plan);
     for (int i = 0; i < g->n_buckets; i++) {
         bucket *k = &g->buckets[i];
         k->ready = 0;

@@ -46,7 +46,8 @@ uint64_t sn_gang_noise_seed(const sn_gang *g, uint64_t seed);
 es_status sn_gang_begin(sn_trainer *t, es_error *err) ES_MUST_CHECK; /* rehearses the step */
 bool sn_gang_rehearses(const sn_gang *g);
 es_status sn_gang_note(sn_trainer *t, const sr_arch *a, es_error *err) ES_MUST_CHECK; /* a pass that will come */
-es_status sn_gang_pass(sn_trainer *t, kn_binding *b, es_error *err) ES_MUST_CHECK;    /* t->plan is about to run */
+es_status sn_gang_pass(sn_trainer *t, const kn_plan *plan, kn_binding *b,
+                       es_error *err) ES_MUST_CHECK;               /* it is about to run */
 es_status sn_gang_end(sn_trainer *t, es_error *err) ES_MUST_CHECK; /* the sums are there for the update */
 
 /* Stopping: proposed before a step, agreed on after it. Also compares the ranks' step and seed. */

@@ -33,7 +33,7 @@ es_status sn_measure_latency(sn_trainer *t, const sr_arch *a, sn_latency *out, e
     kn_graph_reset(t->graph);
     ES_RETURN(sn_net_lower(t->net, a, &(sn_lower_options){.batch = 1, .mode = SN_INFER}, t->graph, &net, err));
     kn_output(t->graph, SN_OUT_LOGITS, net.logits);
-    ES_RETURN(sn_trainer_plan(t, err));
+    ES_RETURN(sn_trainer_plan_to(t, &t->plan, true, err));
     /* Statistics as initialised (mean 0, variance 1): the time does not depend on their values as long as these are finite. */
     ES_RETURN(kn_weights_init(t->eval_stats, t->seed, err));
     ES_RETURN(sn_loader_eval(t->loader, SN_TRAIN_SPLIT, 0, 1, &b, err));

@@ -27,6 +27,7 @@ typedef struct sn_pass {
     const sr_arch *arch;
     sn_loss_kind loss;
     bool teaches, regularise, reports; /* reports: its loss is the step's */
+    bool repeats;                      /* comes again in every step: its plan is kept (plans.h) */
     float scale;                       /* of its gradient; the loss is the mean over the batch */
 } sn_pass;
 
@@ -53,11 +54,14 @@ struct sn_trainer {
         *average; /* recalibrated per evaluation; the moving average of the weights, when there is one */
     kn_optim *optim;
     kn_graph *graph;
-    kn_plan *plan;
+    kn_plan *plan;          /* of passes that do not repeat, and others that come once */
+    struct sn_plans *plans; /* of those that do */
+    bool warm, warming;     /* the first steps have been rehearsed on the device; are being */
     kn_workspace *ws;
     size_t workspace_bytes;
     sr_arch *largest, *smallest, *sampled;
-    void *teacher, *losses, *scores; /* device: [batch, classes]; SN_LOSS_RING floats; scores of an evaluation */
+    void *teacher, *losses,
+        *scores; /* device: [batch, classes]; SN_LOSS_RING floats and one that passes write; scores of an evaluation */
     size_t scores_bytes;
     struct sn_stream *stream; /* of evaluations; NULL until the first, and while training */
     size_t keep_bytes;
@@ -84,8 +88,8 @@ es_status sn_trainer_optim(sn_trainer *t,
                            es_error *err) ES_MUST_CHECK; /* a new optimiser of what the phase trains, its state zero */
 /* Makes t->plan of t->graph and the workspace for it. */
 es_status sn_trainer_plan(sn_trainer *t, es_error *err) ES_MUST_CHECK;
-es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan,
-                             es_error *err) ES_MUST_CHECK; /* the same, to another plan */
+/* The same, to another plan, which may be one that will repeat. */
+es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, bool repeats, es_error *err) ES_MUST_CHECK;
 kn_precision sn_trainer_precision(const sn_trainer *t);
 /* `arch` with these unit flags: its batch norms' statistics into `stats`. */
 es_status sn_calibrate(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, kn_weights *stats,

@@ -150,7 +150,7 @@ static es_status plan_link(sn_trainer *t, const sr_arch *a, const uint8_t *flags
         kn_output(t->graph, SN_OUT_LOSS,
                   kn_reduce_sum(t->graph, kn_cross_entropy(t->graph, net.logits, labels, 0), KN_AXES_ALL));
     }
-    ES_RETURN(sn_trainer_plan_to(t, &p->plan, err));
+    ES_RETURN(sn_trainer_plan_to(t, &p->plan, false, err));
     p->batch = batch;
     p->last = last;
     p->unit = s->links[k].unit;

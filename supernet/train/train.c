@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "supernet/train/plans.h"
 #include "supernet/train/stream.h"
 
 /* The methods, by sn_method. */
@@ -19,6 +20,7 @@ static const sn_method_ops *const methods[] = {
 
 static const float ALPHA_MINUS = -1, ALPHA_PLUS = 1, ALPHA_CLIP = 5; /* AlphaNet's own */
 static const int64_t PROGRESS_NS = 1000000000;
+enum { WARM_STEPS = 2 }; /* the second records what repeats */
 
 uint64_t sn_trainer_steps_of(const sn_trainer *t, double epochs)
 {
@@ -54,7 +56,7 @@ static es_status open_memory(sn_trainer *t, es_error *err)
     ES_RETURN(kn_weights_new(t->dev, sets[KN_SET_STATS], 0, &t->eval_stats, err));
     ES_RETURN(kn_workspace_new(t->dev, &t->ws, err));
     ES_RETURN(kn_device_alloc(t->dev, (size_t)t->file->supernet.batch * scores * sizeof(float), &t->teacher, err));
-    ES_RETURN(kn_device_alloc(t->dev, SN_LOSS_RING * sizeof(float), &t->losses, err));
+    ES_RETURN(kn_device_alloc(t->dev, (SN_LOSS_RING + 1) * sizeof(float), &t->losses, err));
     const sr_space *choices = sn_space_choices(t->file->space);
     t->largest = sr_arch_new(choices);
     t->smallest = sr_arch_new(choices);
@@ -87,6 +89,7 @@ es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **o
     t->seed = f->seed;
     t->part = -1;
     t->keep_bytes = SIZE_MAX;
+    t->plans = sn_plans_new();
     ES_GOTO(sn_net_new(f->space, &t->net, err));
     ES_GOTO(open_data(t, err));
     ES_GOTO(open_memory(t, err));
@@ -111,6 +114,7 @@ void sn_trainer_destroy(sn_trainer **tp)
         return;
     sn_gang_destroy(&t->gang);
     kn_plan_destroy(&t->plan);
+    sn_plans_destroy(&t->plans);
     kn_graph_destroy(&t->graph);
     kn_workspace_destroy(&t->ws);
     kn_optim_destroy(&t->optim);
@@ -154,12 +158,12 @@ kn_precision sn_trainer_precision(const sn_trainer *t)
 
 void sn_trainer_exact(sn_trainer *t) { t->exact = true; }
 
-es_status sn_trainer_plan(sn_trainer *t, es_error *err) { return sn_trainer_plan_to(t, &t->plan, err); }
+es_status sn_trainer_plan(sn_trainer *t, es_error *err) { return sn_trainer_plan_to(t, &t->plan, false, err); }
 
-es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, es_error *err)
+es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, bool repeats, es_error *err)
 {
     ES_RETURN(kn_graph_status(t->graph, err));
-    const kn_plan_options options = {.precision = sn_trainer_precision(t)};
+    const kn_plan_options options = {.precision = sn_trainer_precision(t), .repeats = repeats};
     ES_RETURN(kn_plan_make(t->dev, t->graph, &options, plan, err));
     size_t need = kn_plan_workspace_bytes(*plan);
     if (need <= t->workspace_bytes)
@@ -199,10 +203,8 @@ int sn_trainer_batch(const sn_trainer *t)
     return t->file->supernet.batch / (t->gang ? kn_collective_size(sn_gang_collective(t->gang)) : 1);
 }
 
-es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
+static es_status plan_pass(sn_trainer *t, const sn_pass *p, kn_plan **plan, es_error *err)
 {
-    if (t->gang && sn_gang_rehearses(t->gang))
-        return sn_gang_note(t, p->arch, err);
     sn_lower_options o = {
         .batch = t->batch.n, .mode = SN_TRAIN, .regularise = p->regularise, .unit_flags = t->unit_flags};
     sn_lowered net;
@@ -215,18 +217,44 @@ es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
         kn_output(t->graph, SN_OUT_LOSS, loss);
     if (p->teaches)
         kn_output(t->graph, SN_OUT_LOGITS, net.logits);
-    ES_RETURN(sn_trainer_plan(t, err));
+    return sn_trainer_plan_to(t, plan, p->repeats, err);
+}
+
+static es_status plan_of(sn_trainer *t, const sn_pass *p, kn_plan **plan, es_error *err)
+{
+    if (!p->repeats) {
+        ES_RETURN(plan_pass(t, p, &t->plan, err));
+        *plan = t->plan;
+        return ES_OK;
+    }
+    sn_kept_plan *k = sn_plans_at(t->plans, p, t->batch.n, sn_trainer_precision(t));
+    if (!k->made)
+        ES_RETURN(plan_pass(t, p, &k->plan, err));
+    k->made = true;
+    *plan = k->plan;
+    return ES_OK;
+}
+
+es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
+{
+    kn_plan *plan = NULL;
+    if (t->gang && sn_gang_rehearses(t->gang))
+        return sn_gang_note(t, p->arch, err);
+    ES_RETURN(plan_of(t, p, &plan, err));
+    float *ring = t->losses,
+          *loss = ring + SN_LOSS_RING; /* at one address in every step: a plan that repeats wants that */
     kn_binding b = {
         .in = {[SN_IN_IMAGES] = t->batch.images, [SN_IN_LABELS] = t->batch.labels, [SN_IN_TEACHER] = t->teacher},
-        .out = {[SN_OUT_LOSS] = (float *)t->losses + t->pending, [SN_OUT_LOGITS] = t->teacher},
+        .out = {[SN_OUT_LOSS] = loss, [SN_OUT_LOGITS] = t->teacher},
         .weights = {t->weights, t->stats},
         .seed = t->gang ? sn_gang_noise_seed(t->gang, t->seed) : t->seed,
         .step = t->step};
-    if (t->gang)
-        ES_RETURN(sn_gang_pass(t, &b, err));
-    ES_RETURN(kn_run(t->plan, t->ws, &b, err));
-    t->pending += p->reports;
-    return ES_OK;
+    if (t->gang && !t->warming)
+        ES_RETURN(sn_gang_pass(t, plan, &b, err));
+    ES_RETURN(kn_run(plan, t->ws, &b, err));
+    if (!p->reports || t->warming)
+        return ES_OK;
+    return kn_device_copy(t->dev, ring + t->pending++, loss, sizeof *loss, err);
 }
 
 /* Adds what the ring holds to the sums, in the order of the steps. */
@@ -281,6 +309,25 @@ static es_status reserve(sn_trainer *t, es_error *err)
     ES_RETURN(kn_grad_params(t->graph, loss, wanted, t, err));
     kn_output(t->graph, SN_OUT_LOSS, loss);
     return sn_trainer_plan(t, err);
+}
+
+/* On a GPU the driver loads the code of a kernel when it is launched for the first time, products are looked up by shape, and plans that repeat are recorded on their second run:
+ * all of that happens here, in the first steps without their update, instead of in them. Nothing is left of it: gradients are zero again, losses are not taken. */
+static es_status warm_up(sn_trainer *t, es_error *err)
+{
+    es_status s = ES_OK;
+    if (t->warm || kn_device_backend(t->dev) != KN_BACKEND_CUDA)
+        return ES_OK;
+    ES_RETURN(sn_loader_train(t->loader, t->step, &t->batch, err));
+    t->warming = true;
+    for (uint64_t i = 0; i < WARM_STEPS && s == ES_OK; i++)
+        s = t->method->step(t, t->step + i, err);
+    t->warming = false;
+    ES_RETURN(s);
+    ES_RETURN(kn_weights_zero_grads(t->weights, err));
+    ES_RETURN(kn_device_sync(t->dev, err));
+    t->warm = true;
+    return ES_OK;
 }
 
 /* Asked before a step: alone, whether it is not to be taken; in a gang that is agreed on after it (sn_gang_agree), so that all ranks stop at one boundary. */
@@ -338,6 +385,9 @@ es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, 
     t->loss_count = 0;
     if (t->step < until)
         s = reserve(t, err);
+    if (s == ES_OK && t->step < until)
+        s = warm_up(t, err);
+    out->prepare_s = (double)(es_clock_mono_ns(clock) - start) * 1e-9;
     if (s == ES_OK)
         s = run_steps(t, until, h, err);
     if (s != ES_OK)
@@ -380,6 +430,8 @@ es_status sn_trainer_phase(sn_trainer *t, sn_phase phase, int part, const sn_ver
         t->unit_flags = es_xcalloc((size_t)units, 1);
         ES_RETURN(sn_net_part_flags(t->net, t->largest, t->part_of, t->part, t->unit_flags, err));
     }
+    sn_plans_forget(t->plans);
+    t->warm = false;
     sn_loader_destroy(&t->loader);
     ES_RETURN(sn_loader_new(t->data, &f->augment, t->seed, f->supernet.batch, t->dev, &t->loader, err));
     ES_RETURN(sn_trainer_join(t, NULL, err));

@@ -43,6 +43,8 @@ typedef struct sn_hooks {
 typedef struct sn_report {
     uint64_t step;
     double mean_loss, images_per_s, seconds;
+    double
+        prepare_s; /* of the seconds: before the first step (memory; on a GPU also code and product algorithms, by a rehearsal of two steps) */
 } sn_report;
 
 es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **out,

@@ -5,9 +5,11 @@
  *     build/tests/bench/bench_sandwich --workload mbconv224 --single max --batch 128 --device cuda:0 --precision bf16
  *
  * One step: the largest, the smallest and two random subnets, each a whole forward and backward pass over one batch, gradients summed; the largest learns from
- * labels and gives soft targets to the others; then one update by SGD with momentum. Building the graph, differentiating, planning: all inside the
- * measured time, as every step has other subnets; each subnet is prepared while the device works on the one before ("host_s" is what the host did of a step, waiting
- * excluded). One JSON line per run. */
+ * labels and gives soft targets to the others; then one update by SGD with momentum. Building the graph, differentiating, planning of random subnets: all inside the
+ * measured time; each subnet is prepared while the device works on the one before ("host_s" is what the host did of a step, waiting excluded). The largest and the smallest
+ * come again in every step and are planned once (kn_plan_options.repeats: a GPU runs them as graphs); --keep 0 plans and launches them anew, too. --rehearse N: so many steps
+ * without an update before the first (2 on a GPU, as the trainer does), of other random subnets; "prepare_s" is what that and the first plan took, "prepare_MiB" the device memory
+ * that went away meanwhile, "first_s" the first steps in order. One JSON line per run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 #include "kernels/autodiff.h"
+#include "kernels/device_internal.h"
 #include "kernels/optim.h"
 #include "kernels/plan.h"
 
@@ -293,18 +296,21 @@ typedef struct bench {
     kn_weights *weights, *stats;
     kn_optim *optim;
     kn_graph *graph;
-    kn_plan *plan;
+    kn_plan *plan, *kept[2], *now; /* of random subnets; LARGEST, SMALLEST; the one to be run next */
+    bool keep;
     kn_workspace *ws;
     int batch;
     float *images, *targets, loss;
     float *loss_device;
     int32_t *labels;
     size_t peak;
-    double build_s, host_s; /* spent by the host: on plans; on everything but waiting */
-    uint64_t step;          /* to be run next */
-    int next;               /* pass of it that the plan is for */
+    double prepare_s, build_s,
+        host_s;    /* before the first step; spent by the host: on plans; on everything but waiting */
+    uint64_t step; /* to be run next */
+    int next;      /* pass of it that the plan is for */
     es_rng rng;
     kn_plan_options options;
+    bool rehearsing;
     int single; /* LARGEST or SMALLEST alone instead of a sandwich; -1: a sandwich */
 } bench;
 
@@ -333,7 +339,15 @@ static void prepare(bench *b)
     es_error e;
     if (b->next == 0)
         b->rng = es_rng_make(1, ES_USE_SAMPLE_SUBNET, b->step);
-    const architecture a = sample(s, b->single < 0 ? modes[b->next] : (mode)b->single, &b->rng);
+    const mode m = b->single < 0 ? modes[b->next] : (mode)b->single;
+    kn_plan **plan = b->keep && m != RANDOM ? &b->kept[m] : &b->plan;
+    const bool planned = plan != &b->plan && *plan != NULL;
+    b->now = *plan;
+    if (planned)
+        return;
+    const architecture a = sample(s, m, &b->rng);
+    kn_plan_options options = b->options;
+    options.repeats = plan != &b->plan;
     kn_graph_reset(g);
     kn_val z =
         forward(g, b->net, &a, kn_input(g, IN_IMAGES, KN_SHAPE(b->batch, s->size, s->size, s->channels), KN_F32));
@@ -345,9 +359,10 @@ static void prepare(bench *b)
         kn_output(g, OUT_TARGETS, kn_softmax(g, kn_detach(g, z)));
     kn_output(g, OUT_LOSS, kn_reshape(g, loss, kn_shape_make(0, NULL)));
     check(kn_grad_params(g, loss, NULL, NULL, &e), &e);
-    check(kn_plan_make(b->dev, g, &b->options, &b->plan, &e), &e);
-    if (kn_plan_workspace_bytes(b->plan) > b->peak)
-        b->peak = kn_plan_workspace_bytes(b->plan);
+    check(kn_plan_make(b->dev, g, &options, plan, &e), &e);
+    b->now = *plan;
+    if (kn_plan_workspace_bytes(b->now) > b->peak)
+        b->peak = kn_plan_workspace_bytes(b->now);
     check(kn_workspace_reserve(b->ws, b->peak, &e), &e);
     b->build_s += now_s() - start;
 }
@@ -364,9 +379,10 @@ static void step(bench *b)
                            .weights = {b->weights, b->stats},
                            .seed = 1,
                            .step = b->step};
-        check(kn_run(b->plan, b->ws, &bind, &e), &e);
+        check(kn_run(b->now, b->ws, &bind, &e), &e);
         if (i + 1 == passes) {
-            check(kn_optim_update(b->optim, 0.01f, &e), &e);
+            if (!b->rehearsing)
+                check(kn_optim_update(b->optim, 0.01f, &e), &e);
             b->step++;
         }
         b->next = (i + 1) % passes;
@@ -374,6 +390,30 @@ static void step(bench *b)
     }
     b->host_s += now_s() - start;
     check(kn_device_sync(b->dev, &e), &e);
+}
+
+/* Steps of other subnets than those to come, of which nothing is left; the first subnet of the first step is prepared. */
+static void start(bench *b, int rehearse)
+{
+    const uint64_t elsewhere = 1ull << 40;
+    const double begun = now_s();
+    es_error e;
+    b->rehearsing = true;
+    b->step = elsewhere;
+    if (rehearse > 0)
+        prepare(b);
+    for (int i = 0; i < rehearse; i++)
+        step(b);
+    b->rehearsing = false;
+    if (rehearse > 0) {
+        check(kn_weights_zero_grads(b->weights, &e), &e);
+        check(kn_weights_init(b->stats, 1, &e), &e);
+    }
+    b->step = 0;
+    b->next = 0;
+    prepare(b);
+    check(kn_device_sync(b->dev, &e), &e);
+    b->prepare_s = now_s() - begun;
 }
 
 static void *upload(bench *b, const void *from, size_t bytes)
@@ -416,10 +456,61 @@ static void bench_open(bench *b, const char *device)
     free(zero);
 }
 
+typedef struct times {
+    double s[1000], cpu;
+    kn_device_count before, after;
+} times;
+
+static void measure(bench *b, int steps, int warmup, times *t)
+{
+    for (int i = 0; i < warmup; i++)
+        step(b);
+    b->build_s = b->host_s = 0.0;
+    t->before = b->dev->count;
+    t->cpu = cpu_s();
+    for (int i = 0; i < steps; i++) {
+        double start = now_s();
+        step(b);
+        t->s[i] = now_s() - start;
+    }
+    t->cpu = (cpu_s() - t->cpu) / steps;
+    t->after = b->dev->count;
+}
+
 static int by_size(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static void print_first(const times *t, int steps)
+{
+    printf("\"first_s\": [");
+    for (int i = 0; i < steps && i < 10; i++)
+        printf("%s%.5f", i ? ", " : "", t->s[i]);
+    printf("], ");
+}
+
+static void print(const bench *b, times *t, int steps, double prepare_MiB)
+{
+    const double passes = b->single < 0 ? 4.0 : 1.0;
+    const kn_device_count *x = &t->before, *y = &t->after;
+    printf("{\"workload\": \"%s\", \"mode\": \"%s\", \"dtype\": \"%s\", \"batch\": %d, ", b->net->s->name,
+           b->single < 0          ? "train"
+           : b->single == LARGEST ? "largest"
+                                  : "smallest",
+           b->options.precision == KN_PRECISION_BF16 ? "bf16" : "fp32", b->batch);
+    print_first(t, steps);
+    qsort(t->s, (size_t)steps, sizeof *t->s, by_size);
+    printf("\"median_s\": %.5f, \"min_s\": %.5f, \"max_s\": %.5f, \"cpu_s\": %.5f, \"samples_per_s\": %.2f, "
+           "\"build_s_per_subnet\": %.6f, \"host_s\": %.5f, ",
+           t->s[steps / 2], t->s[0], t->s[steps - 1], t->cpu, b->batch / t->s[steps / 2], b->build_s / (passes * steps),
+           b->host_s / steps);
+    printf("\"calls\": %.1f, \"replays\": %.1f, \"searches\": %.1f, \"refused\": %llu, \"prepare_s\": %.4f, "
+           "\"prepare_MiB\": %.0f, \"workspace_MiB\": %.1f, \"loss\": %.5f, \"device\": \"%s\"}\n",
+           (double)(y->calls - x->calls) / steps, (double)(y->replays - x->replays) / steps,
+           (double)(y->searches - x->searches) / steps, (unsigned long long)y->refused, b->prepare_s, prepare_MiB,
+           (double)b->peak / (1 << 20), (double)b->loss, kn_device_model(b->dev));
 }
 
 static bool number(const char *text, int *to)
@@ -433,7 +524,7 @@ static bool number(const char *text, int *to)
 int main(int argc, char **argv)
 {
     const char *workload = "fashion", *device = "cpu";
-    int batch = 256, steps = 5, warmup = 2, single = -1;
+    int batch = 256, steps = 5, warmup = 2, single = -1, keep = 1, rehearse = -1;
     kn_plan_options options = {.precision = KN_PRECISION_F32};
     for (int i = 1; i < argc; i += 2) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
@@ -454,12 +545,16 @@ int main(int argc, char **argv)
             ok = number(v, &batch);
         else if (strcmp(argv[i], "--steps") == 0)
             ok = number(v, &steps);
+        else if (strcmp(argv[i], "--keep") == 0)
+            ok = number(v, &keep);
+        else if (strcmp(argv[i], "--rehearse") == 0)
+            ok = number(v, &rehearse);
         else
             ok = strcmp(argv[i], "--warmup") == 0 && number(v, &warmup);
         if (!ok)
             return fprintf(stderr, "bench_sandwich: %s %s is no option\n", argv[i], v), 2;
     }
-    bench b = {.batch = batch, .options = options, .single = single};
+    bench b = {.batch = batch, .options = options, .single = single, .keep = keep > 0};
     es_error e;
     for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++)
         if (strcmp(spaces[i].name, workload) == 0)
@@ -469,31 +564,16 @@ int main(int argc, char **argv)
                        "bench_sandwich: workload fashion, mbconv32 or mbconv224, batch at least 1, 1 to 1000 steps\n"),
                2;
     bench_open(&b, device);
-    double t[1000];
-    prepare(&b);
-    for (int i = 0; i < warmup; i++)
-        step(&b);
-    b.build_s = b.host_s = 0.0;
-    const double cpu_start = cpu_s();
-    for (int i = 0; i < steps; i++) {
-        double start = now_s();
-        step(&b);
-        t[i] = now_s() - start;
-    }
-    const double cpu = (cpu_s() - cpu_start) / steps;
+    size_t before = 0, after = 0, total;
+    static times t;
+    check(kn_device_memory(b.dev, &before, &total, &e), &e);
+    start(&b, rehearse >= 0 ? rehearse : kn_device_backend(b.dev) == KN_BACKEND_CUDA ? 2 : 0);
+    check(kn_device_memory(b.dev, &after, &total, &e), &e);
+    measure(&b, steps, warmup, &t);
     check(kn_device_download(b.dev, &b.loss, b.loss_device, sizeof b.loss, &e), &e);
-    qsort(t, (size_t)steps, sizeof *t, by_size);
-    printf("{\"workload\": \"%s\", \"mode\": \"%s\", \"dtype\": \"%s\", \"batch\": %d, \"median_s\": %.5f, "
-           "\"min_s\": %.5f, \"max_s\": %.5f, \"cpu_s\": %.5f, "
-           "\"samples_per_s\": %.2f, \"build_s_per_subnet\": %.6f, \"host_s\": %.5f, \"workspace_MiB\": %.1f, "
-           "\"loss\": %.5f, "
-           "\"device\": \"%s\"}\n",
-           workload,
-           single < 0          ? "train"
-           : single == LARGEST ? "largest"
-                               : "smallest",
-           options.precision == KN_PRECISION_BF16 ? "bf16" : "fp32", batch, t[steps / 2], t[0], t[steps - 1], cpu,
-           batch / t[steps / 2], b.build_s / ((single < 0 ? 4.0 : 1.0) * steps), b.host_s / steps,
-           (double)b.peak / (1 << 20), (double)b.loss, kn_device_model(b.dev));
+    print(&b, &t, steps, before > after ? (double)(before - after) / (1 << 20) : 0.0);
+    kn_plan_destroy(&b.plan);
+    for (int i = 0; i < 2; i++)
+        kn_plan_destroy(&b.kept[i]);
     return 0;
 }

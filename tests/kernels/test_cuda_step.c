@@ -1,5 +1,5 @@
 /* What a training step on the accelerator must not do, counted (kn_device_count): no allocation, no wait and no search for an algorithm while fresh random subnets are
- * planned and run; and what happens when memory is short: refused with the figure before anything runs, and the device goes on working.
+ * planned and run; that a subnet which repeats is one launch from its second run on; and what happens when memory is short: refused with the figure before anything runs, and the device goes on working.
  *
  * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
 #include "tests/check_main.h"
@@ -131,60 +131,185 @@ static void *filled(kn_device *dev, size_t bytes)
     return p;
 }
 
+typedef struct rig {
+    kn_device *dev;
+    net n;
+    kn_graph *g;
+    kn_plan *plan;
+    kn_workspace *ws;
+    kn_weights *w, *stats;
+    kn_optim *optim;
+    kn_binding b;
+} rig;
+
+static rig rig_make(kn_device *dev)
+{
+    rig r = {.dev = dev, .n = net_make()};
+    const kn_params *sets[KN_SETS] = {r.n.weights, r.n.stats};
+    es_error err = {0};
+    r.g = kn_graph_new(sets);
+    ck_assert_ok_err(kn_weights_new(dev, r.n.weights, KN_WITH_GRAD, &r.w, &err), &err);
+    ck_assert_ok_err(kn_weights_new(dev, r.n.stats, 0, &r.stats, &err), &err);
+    ck_assert_ok_err(kn_weights_init(r.w, 1, &err), &err);
+    ck_assert_ok_err(kn_weights_init(r.stats, 1, &err), &err);
+    ck_assert_ok_err(kn_weights_zero_grads(r.w, &err), &err);
+    ck_assert_ok_err(kn_optim_new(&(kn_optim_config){.kind = KN_SGD, .momentum = 0.9f}, r.w, &r.optim, &err), &err);
+    ck_assert_ok_err(kn_workspace_new(dev, &r.ws, &err), &err);
+    r.b = (kn_binding){.in = {filled(dev, BATCH * SIZE * SIZE * 3 * 4), filled(dev, BATCH * 4)},
+                       .out = {filled(dev, 4)},
+                       .weights = {r.w, r.stats},
+                       .scalar = {0.1f}};
+    return r;
+}
+
+static void rig_free(rig *r)
+{
+    for (int i = 0; i < 2; i++)
+        kn_device_free(r->dev, (void *)(uintptr_t)r->b.in[i]);
+    kn_device_free(r->dev, r->b.out[0]);
+    kn_optim_destroy(&r->optim);
+    kn_weights_destroy(&r->w);
+    kn_weights_destroy(&r->stats);
+    kn_workspace_destroy(&r->ws);
+    kn_plan_destroy(&r->plan);
+    kn_graph_destroy(&r->g);
+    kn_params_destroy(&r->n.weights);
+    kn_params_destroy(&r->n.stats);
+}
+
+static const subnet largest = {BLOCKS, WIDTH, {EXPAND, EXPAND, EXPAND, EXPAND}, {KERNEL, KERNEL, KERNEL, KERNEL}};
+
+static void prepare(rig *r, const subnet *s, const kn_plan_options *o)
+{
+    es_error err = {0};
+    kn_graph_reset(r->g);
+    build(r->g, &r->n, s);
+    ck_assert_ok_err(kn_plan_make(r->dev, r->g, o, &r->plan, &err), &err);
+    ck_assert_ok_err(kn_workspace_reserve(r->ws, kn_plan_workspace_bytes(r->plan), &err), &err);
+}
+
 static void train(kn_device *dev, kn_precision precision)
 {
-    net n = net_make();
-    const kn_params *sets[KN_SETS] = {n.weights, n.stats};
-    const kn_plan_options o = {.precision = precision};
-    kn_graph *g = kn_graph_new(sets);
-    kn_plan *plan = NULL;
-    kn_workspace *ws = NULL;
-    kn_weights *w = NULL, *stats = NULL;
-    kn_optim *optim = NULL;
+    rig r = rig_make(dev);
     es_error err = {0};
-    es_rng r = es_rng_make(5, ES_USE_TEST, 0);
-    subnet s = {BLOCKS, WIDTH, {EXPAND, EXPAND, EXPAND, EXPAND}, {KERNEL, KERNEL, KERNEL, KERNEL}};
+    es_rng rng = es_rng_make(5, ES_USE_TEST, 0);
+    subnet s = largest;
     kn_device_count before = {0};
-    ck_assert_ok_err(kn_weights_new(dev, n.weights, KN_WITH_GRAD, &w, &err), &err);
-    ck_assert_ok_err(kn_weights_new(dev, n.stats, 0, &stats, &err), &err);
-    ck_assert_ok_err(kn_weights_init(w, 1, &err), &err);
-    ck_assert_ok_err(kn_weights_init(stats, 1, &err), &err);
-    ck_assert_ok_err(kn_weights_zero_grads(w, &err), &err);
-    ck_assert_ok_err(kn_optim_new(&(kn_optim_config){.kind = KN_SGD, .momentum = 0.9f}, w, &optim, &err), &err);
-    ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
-    kn_binding b = {.in = {filled(dev, BATCH * SIZE * SIZE * 3 * 4), filled(dev, BATCH * 4)},
-                    .out = {filled(dev, 4)},
-                    .weights = {w, stats},
-                    .scalar = {0.1f}};
     for (int i = 0; i <= FRESH; i++) {
-        kn_graph_reset(g);
-        build(g, &n, &s);
-        ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
-        ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
+        prepare(&r, &s, &(kn_plan_options){.precision = precision});
         const uint64_t late = dev->count.late_searches;
-        ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
-        ck_assert_ok_err(kn_optim_update(optim, 0.01f, &err), &err);
+        ck_assert_ok_err(kn_run(r.plan, r.ws, &r.b, &err), &err);
+        ck_assert_ok_err(kn_optim_update(r.optim, 0.01f, &err), &err);
         ck_assert_uint_eq(dev->count.late_searches, late);
         if (i == 0)
             before = dev->count; /* the largest has been seen */
-        s = random_subnet(&r);
+        s = random_subnet(&rng);
     }
     ck_assert_uint_eq(dev->count.allocations, before.allocations);
     ck_assert_uint_eq(dev->count.syncs, before.syncs);
     ck_assert_uint_gt(dev->count.searches, before.searches); /* they were made while planning: the count counts */
+    ck_assert_uint_eq(dev->count.replays, 0);
     ck_assert_ok_err(kn_device_sync(dev, &err), &err);
     ck_assert_uint_eq(dev->count.syncs, before.syncs + 1);
-    for (int i = 0; i < 2; i++)
-        kn_device_free(dev, (void *)(uintptr_t)b.in[i]);
-    kn_device_free(dev, b.out[0]);
-    kn_optim_destroy(&optim);
-    kn_weights_destroy(&w);
-    kn_weights_destroy(&stats);
-    kn_workspace_destroy(&ws);
-    kn_plan_destroy(&plan);
-    kn_graph_destroy(&g);
-    kn_params_destroy(&n.weights);
-    kn_params_destroy(&n.stats);
+    rig_free(&r);
+}
+
+typedef struct given {
+    uint64_t calls, recordings, replays;
+} given;
+
+/* One run and what the device was given. */
+static given run_once(rig *r)
+{
+    const kn_device_count a = r->dev->count;
+    es_error err = {0};
+    ck_assert_ok_err(kn_run(r->plan, r->ws, &r->b, &err), &err);
+    const kn_device_count b = r->dev->count;
+    ck_assert_uint_eq(b.allocations, a.allocations);
+    ck_assert_uint_eq(b.syncs, a.syncs);
+    ck_assert_uint_eq(b.late_searches, a.late_searches);
+    ck_assert_uint_eq(b.refused, 0);
+    return (given){b.calls - a.calls, b.recordings - a.recordings, b.replays - a.replays};
+}
+
+static void expect(given g, uint64_t calls, uint64_t recordings, uint64_t replays)
+{
+    ck_assert_uint_eq(g.calls, calls);
+    ck_assert_uint_eq(g.recordings, recordings);
+    ck_assert_uint_eq(g.replays, replays);
+}
+
+static es_status nothing(void *ctx, uint32_t step, es_error *err)
+{
+    (void)step;
+    (void)err;
+    ++*(uint64_t *)ctx;
+    return ES_OK;
+}
+
+/* The gradients of one run, by itself or replayed; from equal weights they are equal bit for bit. */
+static void gradients(rig *r, float *to)
+{
+    es_error err = {0};
+    size_t bytes = (size_t)kn_params_elements(r->n.weights) * sizeof *to;
+    ck_assert_ok_err(kn_device_download(r->dev, to, kn_weights_grads(r->w), bytes, &err), &err);
+    ck_assert_ok_err(kn_weights_zero_grads(r->w, &err), &err);
+}
+
+static void repeat(kn_device *dev, kn_precision precision)
+{
+    rig r = rig_make(dev);
+    es_error err = {0};
+    const size_t bytes = (size_t)kn_params_elements(r.n.weights) * sizeof(float), pixels = BATCH * SIZE * SIZE * 3;
+    float *alone = malloc(bytes), *replayed = malloc(bytes), *images = malloc(pixels * sizeof *images);
+    uint64_t heard = 0;
+    es_rng rng = es_rng_make(6, ES_USE_TEST, 0);
+    for (size_t i = 0; i < pixels; i++)
+        images[i] = es_rng_normal(&rng);
+    ck_assert_ok_err(kn_device_upload(dev, (void *)(uintptr_t)r.b.in[0], images, pixels * sizeof *images, &err), &err);
+    prepare(&r, &largest, &(kn_plan_options){.precision = precision, .repeats = true});
+    const uint64_t steps = kn_plan_steps(r.plan);
+    expect(run_once(&r), steps, 0, 0);
+    gradients(&r, alone);
+    for (int i = 0; i < 4; i++) {
+        expect(run_once(&r), 0, i == 0, 1);
+        gradients(&r, replayed);
+        ck_assert_mem_eq(replayed, alone, bytes);
+    }
+    /* Other addresses: not what was recorded; the second time it is recorded anew. */
+    void *elsewhere = filled(dev, pixels * sizeof *images);
+    const void *was = r.b.in[0];
+    r.b.in[0] = elsewhere;
+    expect(run_once(&r), steps, 0, 0);
+    gradients(&r, replayed);
+    ck_assert_mem_ne(replayed, alone, bytes);
+    ck_assert_ok_err(kn_device_upload(dev, elsewhere, images, pixels * sizeof *images, &err), &err);
+    expect(run_once(&r), 0, 1, 1);
+    gradients(&r, replayed);
+    ck_assert_mem_eq(replayed, alone, bytes);
+    /* Back and forth: never twice in a row. */
+    for (int i = 0; i < 4; i++) {
+        r.b.in[0] = i % 2 ? elsewhere : was;
+        expect(run_once(&r), steps, 0, 0);
+    }
+    /* Who wants to hear of every kernel hears of every kernel. */
+    expect(run_once(&r), 0, 1, 1);
+    r.b.after = nothing;
+    r.b.after_ctx = &heard;
+    expect(run_once(&r), steps, 0, 0);
+    ck_assert_uint_eq(heard, steps);
+    r.b.after = NULL;
+    expect(run_once(&r), 0, 0, 1);
+    /* Made anew: nothing is left of the recording. */
+    prepare(&r, &largest, &(kn_plan_options){.precision = precision, .repeats = true});
+    expect(run_once(&r), steps, 0, 0);
+    ck_assert_ok_err(kn_device_sync(dev, &err), &err);
+    r.b.in[0] = was;
+    kn_device_free(dev, elsewhere);
+    free(alone);
+    free(replayed);
+    free(images);
+    rig_free(&r);
 }
 
 START_TEST(steps_only_launch)
@@ -194,6 +319,17 @@ START_TEST(steps_only_launch)
             return;
         train(dev, KN_PRECISION_F32);
         train(dev, KN_PRECISION_BF16);
+        kn_device_close(&dev);
+    }
+END_TEST
+
+START_TEST(what_repeats_is_one_launch)
+    {
+        kn_device *dev = open_accelerator();
+        if (dev == NULL)
+            return;
+        repeat(dev, KN_PRECISION_F32);
+        repeat(dev, KN_PRECISION_BF16);
         kn_device_close(&dev);
     }
 END_TEST
@@ -261,4 +397,4 @@ START_TEST(too_large_is_refused)
     }
 END_TEST
 
-ES_TEST_MAIN("cuda_step", steps_only_launch, too_large_is_refused)
+ES_TEST_MAIN("cuda_step", steps_only_launch, what_repeats_is_one_launch, too_large_is_refused)

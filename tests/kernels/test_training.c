@@ -189,34 +189,39 @@ typedef struct run {
     float *images, *loss, *correct;
     int32_t *labels;
     kn_plan_options options;
+    kn_plan *kept; /* of the largest subnet, when options.repeats */
 } run;
 
 static void step_subnet(run *r, const net *n, const subnet *s, int step, int which, float *loss)
 {
     es_error err = {0};
-    kn_graph_reset(r->g);
-    build(r->g, n, s);
-    ck_assert_ok_err(kn_plan_make(r->dev, r->g, &r->options, &r->plan, &err), &err);
-    ck_assert_ok_err(kn_workspace_reserve(r->ws, kn_plan_workspace_bytes(r->plan), &err), &err);
+    const bool keep = r->options.repeats && which == 0;
+    kn_plan **plan = keep ? &r->kept : &r->plan;
+    if (!keep || step == 0) {
+        kn_graph_reset(r->g);
+        build(r->g, n, s);
+        ck_assert_ok_err(kn_plan_make(r->dev, r->g, &r->options, plan, &err), &err);
+        ck_assert_ok_err(kn_workspace_reserve(r->ws, kn_plan_workspace_bytes(*plan), &err), &err);
+    }
     kn_binding b = {.in = {r->images, r->labels},
                     .out = {r->loss, r->correct},
                     .scalar = {0.1f},
                     .weights = {r->w, r->s},
                     .seed = 5};
     b.step = (uint64_t)(2 * step + which);
-    ck_assert_ok_err(kn_run(r->plan, r->ws, &b, &err), &err);
+    ck_assert_ok_err(kn_run(*plan, r->ws, &b, &err), &err);
     ck_assert_ok_err(kn_device_sync(r->dev, &err), &err);
     ck_assert_ok_err(kn_device_download(r->dev, loss, r->loss, sizeof *loss, &err), &err);
 }
 
-static result train(const char *device, kn_precision precision)
+static result train_keeping(const char *device, kn_precision precision, bool repeats)
 {
     static const subnet small[] = {{8, 2, 3, 1}, {12, 3, 3, 2}, {16, 2, 5, 3}, {8, 4, 3, 3}};
     const subnet largest = {WIDTH, EXPAND, KERNEL, BLOCKS};
     const kn_optim_config config = {
         .kind = KN_SGD, .momentum = 0.9f, .nesterov = true, .decay = 1e-4f, .clip_norm = 5.0f};
     net n = net_make();
-    run r = {.options = {.precision = precision}};
+    run r = {.options = {.precision = precision, .repeats = repeats}};
     result out = {0};
     es_error err = {0};
     float images[BATCH * SIZE * SIZE * 3];
@@ -254,6 +259,7 @@ static result train(const char *device, kn_precision precision)
         kn_device_free(r.dev, memory[i]);
     kn_optim_destroy(&r.o);
     kn_plan_destroy(&r.plan);
+    kn_plan_destroy(&r.kept);
     kn_workspace_destroy(&r.ws);
     kn_graph_destroy(&r.g);
     kn_weights_destroy(&r.w);
@@ -263,6 +269,8 @@ static result train(const char *device, kn_precision precision)
     kn_params_destroy(&n.stats);
     return out;
 }
+
+static result train(const char *device, kn_precision precision) { return train_keeping(device, precision, false); }
 
 static void result_free(result *r)
 {
@@ -278,6 +286,17 @@ static double largest_difference(const float *a, const float *b, int64_t n)
         worst = isnan(e) ? INFINITY : fmax(worst, e);
     }
     return worst;
+}
+
+/* The largest subnet planned once (an accelerator records it and gives it as one launch), with other dropout in every step. */
+static void kept_plans_change_no_bit(const char *device, kn_precision precision)
+{
+    result a = train(device, precision), b = train_keeping(device, precision, true);
+    ck_assert_mem_eq(a.loss, b.loss, sizeof a.loss);
+    ck_assert_mem_eq(a.weights, b.weights, (size_t)a.n_weights * sizeof(float));
+    ck_assert_mem_eq(a.stats, b.stats, (size_t)a.n_stats * sizeof(float));
+    result_free(&a);
+    result_free(&b);
 }
 
 static void follows_reference(const char *device)
@@ -305,6 +324,12 @@ static void follows_reference(const char *device)
 START_TEST(cpu_follows_reference)
     {
         follows_reference("cpu:2");
+    }
+END_TEST
+
+START_TEST(keeping_a_plan_changes_no_bit)
+    {
+        kept_plans_change_no_bit("cpu:2", KN_PRECISION_F32);
     }
 END_TEST
 
@@ -378,5 +403,14 @@ START_TEST(accelerator_repeats_every_bit)
     }
 END_TEST
 
-ES_TEST_MAIN("training", cpu_follows_reference, threads_change_no_bit, accelerator_follows_reference,
-             accelerator_learns_in_bf16, accelerator_repeats_every_bit)
+START_TEST(accelerator_recording_changes_no_bit)
+    {
+        const char *device = accelerator();
+        for (kn_precision p = KN_PRECISION_F32; device && p <= KN_PRECISION_BF16; p++)
+            kept_plans_change_no_bit(device, p);
+    }
+END_TEST
+
+ES_TEST_MAIN("training", cpu_follows_reference, threads_change_no_bit, keeping_a_plan_changes_no_bit,
+             accelerator_follows_reference, accelerator_learns_in_bf16, accelerator_repeats_every_bit,
+             accelerator_recording_changes_no_bit)

@@ -16,6 +16,7 @@ static es_status step(sn_trainer *t, uint64_t at, es_error *err)
                                          .teaches = c->distill != SN_DISTILL_NONE,
                                          .regularise = true,
                                          .reports = true,
+                                         .repeats = true,
                                          .scale = 1},
                               err));
     for (int i = 0; i < c->random_subnets; i++) {
@@ -24,6 +25,7 @@ static es_status step(sn_trainer *t, uint64_t at, es_error *err)
         ES_RETURN(sn_trainer_pass(t, &student, err));
     }
     student.arch = t->smallest;
+    student.repeats = true;
     return sn_trainer_pass(t, &student, err);
 }
 
