@@ -30,28 +30,16 @@ static es_status unexpected(dm_peer *p, es_error *err)
     return es_fail(err, ES_CORRUPT, dm_peer_endpoint(p), "the coordinator's answer is none to this question");
 }
 
-/* protobuf-c's strings are not const, though only read. */
-static char *text_of(const char *s)
-{
-    char *out;
-    if (!s)
-        s = "";
-    memcpy(&out, &s, sizeof out);
-    return out;
-}
-
 es_status cl_query(dm_peer *p, const cl_ask *ask, json_t **out, es_error *err)
 {
     *out = NULL;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-    q.what = text_of(ask->what);
+    q.what = dm_text(ask->what);
     q.search = ask->search;
     q.job = ask->job;
     q.limit = ask->limit;
     q.after = ask->after;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
+    dm_from_peer m = DM_FROM_PEER(QUERY, query, &q);
     dm_to_peer *r = NULL;
     es_status s = dm_peer_call(p, &m, ask->timeout_ms ? ask->timeout_ms : CL_CALL_MS, &r, err);
     if (s == ES_OK && r->what_case != ESPALIER__WIRE__TO_PEER__WHAT_ANSWER)
@@ -68,15 +56,13 @@ es_status cl_query(dm_peer *p, const cl_ask *ask, json_t **out, es_error *err)
 
 es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
     c.verb = order->verb;
     c.search = order->search;
     c.value = order->value;
     c.job = order->job;
-    c.text = text_of(order->text);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
-    m.command = &c;
+    c.text = dm_text(order->text);
+    dm_from_peer m = DM_FROM_PEER(COMMAND, command, &c);
     dm_to_peer *r = NULL;
     bool slow = order->verb == ESPALIER__WIRE__VERB__VERB_BACKUP || order->verb == ESPALIER__WIRE__VERB__VERB_RETRY;
     ES_RETURN(dm_peer_call(p, &m, slow ? 60 * CL_CALL_MS : CL_CALL_MS, &r, err));
@@ -92,15 +78,13 @@ es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err)
 es_status cl_submit(dm_peer *p, const char *token, const char *text, int priority, uint64_t *search, bool *existed,
                     es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Submit q = ESPALIER__WIRE__SUBMIT__INIT;
     const char *user = getenv("USER");
-    q.token = text_of(token);
-    q.text = text_of(text);
+    q.token = dm_text(token);
+    q.text = dm_text(text);
     q.priority = priority;
-    q.user = text_of(user && user[0] ? user : "nobody");
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-    m.submit = &q;
+    q.user = dm_text(user && user[0] ? user : "nobody");
+    dm_from_peer m = DM_FROM_PEER(SUBMIT, submit, &q);
     dm_to_peer *r = NULL;
     ES_RETURN(dm_peer_call(p, &m, 3 * CL_CALL_MS, &r, err));
     es_status s = ES_OK;

@@ -317,14 +317,10 @@ static es_status wait_ready(cl_local *l, es_error *err)
     ES_RETURN(dm_peer_open(&(dm_peer_options){.endpoint = l->control}, &p, err));
     es_status s = ES_TIMEOUT;
     for (int64_t end = now_ms() + END_MS; s == ES_TIMEOUT && now_ms() < end;) {
-        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
         Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-        char what[] = "status";
-        q.what = what;
-        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-        m.query = &q;
+        q.what = dm_text("status");
         dm_to_peer *r = NULL;
-        s = dm_peer_call(p, &m, 300, &r, err);
+        s = dm_peer_call(p, &DM_FROM_PEER(QUERY, query, &q), 300, &r, err);
         dm_to_peer_free(&r);
         int status;
         if (s == ES_TIMEOUT && reaped(&l->coordinator, &status))

@@ -54,6 +54,7 @@ static int64_t now_ms(const control *c) { return es_clock_mono_ms(c->clock); }
 /* A message that cannot leave now is repeated by its timer; every other failure is final. */
 static es_status try_send(control *c, dm_from_peer *m, es_error *err)
 {
+    m->request_id = dm_peer_next_id(c->peer);
     es_status s = dm_peer_send(c->peer, m, err);
     return s == ES_BUSY ? ES_OK : s;
 }
@@ -70,7 +71,6 @@ static int held(control *c, wk_progress *out)
 
 static es_status send_hello(control *c, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
     wk_progress jobs[JOBS_MAX];
     dm_lease_id lease[JOBS_MAX], *leases[JOBS_MAX];
@@ -101,15 +101,11 @@ static es_status send_hello(control *c, es_error *err)
     h.n_holding = (size_t)n;
     h.holding = leases;
     h.slots = (uint32_t)c->o->slots;
-    m.request_id = dm_peer_next_id(c->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
-    m.hello = &h;
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(HELLO, hello, &h), err);
 }
 
 static es_status send_heartbeat(control *c, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Heartbeat h = ESPALIER__WIRE__HEARTBEAT__INIT;
     wk_progress jobs[JOBS_MAX];
     dm_lease_id lease[JOBS_MAX];
@@ -133,37 +129,26 @@ static es_status send_heartbeat(control *c, es_error *err)
     char log[BEAT_LOG_BYTES + 1];
     wk_loglines_tail(log, sizeof log);
     h.log = log;
-    m.request_id = dm_peer_next_id(c->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
-    m.heartbeat = &h;
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(HEARTBEAT, heartbeat, &h), err);
 }
 
 static es_status send_want(control *c, uint32_t slots, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Want w = ESPALIER__WIRE__WANT__INIT;
     w.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
     w.slots = slots;
-    m.request_id = dm_peer_next_id(c->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
-    m.want = &w;
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(WANT, want, &w), err);
 }
 
 static es_status send_goodbye(control *c, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
     g.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
-    m.goodbye = &g;
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(GOODBYE, goodbye, &g), err);
 }
 
 static es_status send_gang_offer(control *c, int64_t now, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__GangOffer g = ESPALIER__WIRE__GANG_OFFER__INIT;
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
     kn_gang_id id;
@@ -172,16 +157,12 @@ static es_status send_gang_offer(control *c, int64_t now, es_error *err)
     g.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
     g.lease = &lease;
     g.id = (ProtobufCBinaryData){id.n, id.data};
-    m.request_id = dm_peer_next_id(c->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
-    m.gang_offer = &g;
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(GANG_OFFER, gang_offer, &g), err);
 }
 
 /* One result a message: a result may be as large as a message. */
 static es_status send_finish(control *c, wk_finish *f, es_error *err)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__FinishBatch batch = ESPALIER__WIRE__FINISH_BATCH__INIT;
     Espalier__Wire__Finish finish = ESPALIER__WIRE__FINISH__INIT, *list[1] = {&finish};
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
@@ -201,11 +182,8 @@ static es_status send_finish(control *c, wk_finish *f, es_error *err)
     batch.worker_uid = (ProtobufCBinaryData){sizeof c->uid, c->uid};
     batch.n_finish = 1;
     batch.finish = list;
-    m.request_id = dm_peer_next_id(c->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
-    m.finish = &batch;
     f->sent_ms = now_ms(c);
-    return try_send(c, &m, err);
+    return try_send(c, &DM_FROM_PEER(FINISH, finish, &batch), err);
 }
 
 /* ---- what comes in ---- */

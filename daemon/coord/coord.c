@@ -159,37 +159,28 @@ void dm_coord_reply(dm_coord *c, const dm_addr *to, uint64_t request_id, dm_to_p
 void dm_coord_refuse(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *why)
 {
     Espalier__Wire__Error e = ESPALIER__WIRE__ERROR__INIT;
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
-    e.code = (char *)(uintptr_t)es_status_name(why->code);
-    e.where = (char *)(uintptr_t)why->where;
-    e.text = (char *)(uintptr_t)why->text;
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_ERROR;
-    m.error = &e;
-    dm_coord_reply(c, to, request_id, &m);
+    e.code = dm_text(es_status_name(why->code));
+    e.where = dm_text(why->where);
+    e.text = dm_text(why->text);
+    dm_coord_reply(c, to, request_id, &DM_TO_PEER(ERROR, error, &e));
 }
 
 void dm_coord_done(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *how)
 {
     Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
     if (how->code != ES_OK) {
         dm_coord_refuse(c, to, request_id, how);
         return;
     }
-    d.text = (char *)(uintptr_t)how->text;
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_DONE;
-    m.done = &d;
-    dm_coord_reply(c, to, request_id, &m);
+    d.text = dm_text(how->text);
+    dm_coord_reply(c, to, request_id, &DM_TO_PEER(DONE, done, &d));
 }
 
 void dm_coord_json(dm_coord *c, const dm_addr *to, uint64_t request_id, char *json)
 {
     Espalier__Wire__Answer a = ESPALIER__WIRE__ANSWER__INIT;
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
     a.json = json;
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_ANSWER;
-    m.answer = &a;
-    dm_coord_reply(c, to, request_id, &m);
+    dm_coord_reply(c, to, request_id, &DM_TO_PEER(ANSWER, answer, &a));
     free(json);
 }
 

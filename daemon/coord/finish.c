@@ -525,9 +525,7 @@ es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
     }
     fr.accepted = accepted;
     fr.stale = stale;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_FINISHED;
-    reply.finished = &fr;
+    dm_to_peer reply = DM_TO_PEER(FINISHED, finished, &fr);
     if (s == ES_OK)
         dm_coord_reply(c, from, id, &reply);
     free(accepted);

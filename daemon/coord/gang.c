@@ -133,14 +133,11 @@ void dm_gang_send_id(dm_coord *c, const dm_lease *l)
         return;
     Espalier__Wire__GangId g = ESPALIER__WIRE__GANG_ID__INIT;
     dm_lease_id id = ESPALIER__WIRE__LEASE__INIT;
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
     id.job = (uint64_t)l->job;
     id.attempt = (uint32_t)l->attempt;
     g.lease = &id;
     g.id = (ProtobufCBinaryData){.len = (size_t)l->gang->id_n, .data = l->gang->id};
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_GANG_ID;
-    m.gang_id = &g;
-    dm_coord_reply(c, &l->worker->addr, 0, &m);
+    dm_coord_reply(c, &l->worker->addr, 0, &DM_TO_PEER(GANG_ID, gang_id, &g));
 }
 
 es_status dm_on_gang_offer(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__GangOffer *m,

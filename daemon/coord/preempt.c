@@ -16,14 +16,11 @@ void dm_preempt_push(dm_coord *c, const dm_lease *l)
         return;
     Espalier__Wire__HeartbeatReply h = ESPALIER__WIRE__HEARTBEAT_REPLY__INIT;
     dm_lease_id id = ESPALIER__WIRE__LEASE__INIT, *list[] = {&id};
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
     id.job = (uint64_t)l->job;
     id.attempt = (uint32_t)l->attempt;
     h.n_preempt = 1;
     h.preempt = list;
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_HEARTBEAT;
-    m.heartbeat = &h;
-    dm_coord_reply(c, &l->worker->addr, 0, &m);
+    dm_coord_reply(c, &l->worker->addr, 0, &DM_TO_PEER(HEARTBEAT, heartbeat, &h));
 }
 
 /* Workers that this job could have soon: with a free slot, or being cleared for somebody of no higher priority. */

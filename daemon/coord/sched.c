@@ -158,14 +158,11 @@ typedef struct grants {
 static void grants_send(dm_coord *c, grants *g, dm_worker *w, uint64_t request_id)
 {
     Espalier__Wire__LeaseBatch b = ESPALIER__WIRE__LEASE_BATCH__INIT;
-    dm_to_peer m = ESPALIER__WIRE__TO_PEER__INIT;
     if (g->n == 0)
         return;
     b.n_granted = g->n;
     b.granted = g->list;
-    m.what_case = ESPALIER__WIRE__TO_PEER__WHAT_LEASES;
-    m.leases = &b;
-    dm_coord_reply(c, &w->addr, request_id, &m);
+    dm_coord_reply(c, &w->addr, request_id, &DM_TO_PEER(LEASES, leases, &b));
     for (size_t i = 0; i < g->n; i++)
         free(g->spec[i]);
     g->n = g->bytes = 0;

@@ -251,12 +251,9 @@ es_status dm_searches_work(dm_coord *c, es_error *err)
 static void answer_submitted(dm_coord *c, const dm_addr *from, uint64_t id, int64_t search, bool existed)
 {
     Espalier__Wire__Submitted sub = ESPALIER__WIRE__SUBMITTED__INIT;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
     sub.search = (uint64_t)search;
     sub.existed = existed;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED;
-    reply.submitted = &sub;
-    dm_coord_reply(c, from, id, &reply);
+    dm_coord_reply(c, from, id, &DM_TO_PEER(SUBMITTED, submitted, &sub));
 }
 
 static const char *str(const char *text) { return text ? text : ""; }
@@ -322,7 +319,7 @@ es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
                        .text = file->text ? file->text : m->text,
                        .priority = m->priority ? m->priority : file->priority,
                        .submitted_ms = c->wall_ms,
-                       .driver = (char *)(uintptr_t)dm_driver_for(file)->name};
+                       .driver = dm_text(dm_driver_for(file)->name)};
     dm_search *added;
     if (submit_limits(c, &r, &why) != ES_OK) {
         sn_search_file_destroy(&file);
@@ -366,11 +363,11 @@ es_status dm_on_noops(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
     if (s == ES_NOT_FOUND) {
         dm_search_row r = {.token = name,
                            .name = name,
-                           .user = (char *)(uintptr_t) "",
-                           .text = (char *)(uintptr_t) "",
+                           .user = dm_text(""),
+                           .text = dm_text(""),
                            .priority = m->priority,
                            .submitted_ms = c->wall_ms,
-                           .driver = (char *)(uintptr_t) "noop"};
+                           .driver = dm_text("noop")};
         ES_RETURN(dm_search_insert(c->store, &r, err));
         ES_RETURN(search_add(c, &r, NULL, &live, err));
         search = r.id;

@@ -346,7 +346,6 @@ static bool hello_valid(const Espalier__Wire__Hello *m, es_error *why)
 static void hello_answer(dm_coord *c, const dm_addr *from, uint64_t id, dm_worker *w, const Espalier__Wire__Hello *m)
 {
     Espalier__Wire__Welcome wel = ESPALIER__WIRE__WELCOME__INIT;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
     Espalier__Wire__Lease **lost = es_xcalloc(m->n_holding + 1, sizeof *lost);
     for (size_t i = 0; i < m->n_holding; i++) {
         dm_lease *l = dm_lease_held(c, w, m->holding[i]);
@@ -362,9 +361,7 @@ static void hello_answer(dm_coord *c, const dm_addr *from, uint64_t id, dm_worke
     wel.lease_ms = (uint32_t)c->o.lease_ms;
     wel.data_endpoint = c->data_endpoint;
     wel.lost = lost;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_WELCOME;
-    reply.welcome = &wel;
-    dm_coord_reply(c, from, id, &reply);
+    dm_coord_reply(c, from, id, &DM_TO_PEER(WELCOME, welcome, &wel));
     for (size_t i = 0; i < m->n_holding; i++) {
         const dm_lease *l = dm_lease_held(c, w, m->holding[i]);
         if (l)
@@ -415,11 +412,8 @@ es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
 void dm_worker_tell_unknown(dm_coord *c, const dm_addr *to, uint64_t id)
 {
     Espalier__Wire__HeartbeatReply h = ESPALIER__WIRE__HEARTBEAT_REPLY__INIT;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
     h.unknown_worker = true;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_HEARTBEAT;
-    reply.heartbeat = &h;
-    dm_coord_reply(c, to, id, &reply);
+    dm_coord_reply(c, to, id, &DM_TO_PEER(HEARTBEAT, heartbeat, &h));
 }
 
 static es_status progress_event(dm_coord *c, const dm_lease *l, es_error *err)
@@ -481,9 +475,7 @@ es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const E
     }
     h.stop = stop;
     h.preempt = preempt;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_HEARTBEAT;
-    reply.heartbeat = &h;
+    dm_to_peer reply = DM_TO_PEER(HEARTBEAT, heartbeat, &h);
     if (id != 0 || h.n_stop || h.n_preempt)
         dm_coord_reply(c, from, id, &reply);
     free(stop);
@@ -507,10 +499,7 @@ es_status dm_on_goodbye(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
         worker_free(c, w);
     }
     Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
-    dm_to_peer reply = ESPALIER__WIRE__TO_PEER__INIT;
-    reply.what_case = ESPALIER__WIRE__TO_PEER__WHAT_DONE;
-    reply.done = &d;
-    dm_coord_reply(c, from, id, &reply);
+    dm_coord_reply(c, from, id, &DM_TO_PEER(DONE, done, &d));
     return ES_OK;
 }
 

@@ -45,10 +45,8 @@ static es_status use(dm_search *s, const char *key, int kind, const char *split,
 {
     modules *d = s->driver_state;
     dm_job_spec spec = ESPALIER__WIRE__JOB_SPEC__INIT;
-    char copy[16];
-    snprintf(copy, sizeof copy, "%s", split);
     spec.kind = (Espalier__Wire__JobKind)kind;
-    spec.split = copy;
+    spec.split = dm_text(split);
     spec.n_architectures = 1;
     spec.architectures = &d->arch;
     return dm_driver_job(s, key, &spec, &needs, 1, id, err);

@@ -54,19 +54,17 @@ static es_status supernet_job(dm_search *s, const char *prefix, int64_t number, 
 {
     supernet *d = s->driver_state;
     dm_job_spec spec = ESPALIER__WIRE__JOB_SPEC__INIT;
-    char key[48], *archs[DM_HUNT_BATCH] = {0}, weights[72], split_copy[16];
+    char key[48], *archs[DM_HUNT_BATCH] = {0};
     int64_t id;
     ES_ASSERT(count <= DM_HUNT_BATCH);
     for (int i = 0; i < count; i++)
         archs[i] = dm_hunt_text(d->hunt, tickets[i]);
     snprintf(key, sizeof key, "%s/%" PRId64, prefix, number);
-    snprintf(weights, sizeof weights, "%s", d->weights);
-    snprintf(split_copy, sizeof split_copy, "%s", split);
     spec.kind = (Espalier__Wire__JobKind)kind;
-    spec.weights = weights;
+    spec.weights = d->weights;
     spec.n_architectures = (size_t)count;
     spec.architectures = archs;
-    spec.split = split_copy;
+    spec.split = dm_text(split);
     es_status status = dm_driver_job(s, key, &spec, NULL, 0, &id, err);
     for (int i = 0; i < count; i++)
         free(archs[i]);

@@ -250,7 +250,7 @@ static es_status answer_dispatch(answer *a, const dm_data_request *r, es_error *
 static es_status answer_encode(answer *a, uint64_t request_id, dm_bytes *reply, es_error *err)
 {
     if (a->why.code != ES_OK) {
-        a->error.code = (char *)(uintptr_t)es_status_name(a->why.code);
+        a->error.code = dm_text(es_status_name(a->why.code));
         a->error.where = a->why.where;
         a->error.text = a->why.text;
         a->reply.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_ERROR;

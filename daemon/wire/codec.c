@@ -103,9 +103,9 @@ es_status dm_refusal(const void *request, size_t n, const es_error *why, dm_byte
     ES_RETURN(dm_decode(&espalier__wire__from_peer__descriptor, request, n, &m, err));
     Espalier__Wire__Error e = ESPALIER__WIRE__ERROR__INIT;
     dm_to_peer r = ESPALIER__WIRE__TO_PEER__INIT;
-    e.code = (char *)(uintptr_t)es_status_name(why->code);
-    e.where = (char *)(uintptr_t)why->where;
-    e.text = (char *)(uintptr_t)why->text;
+    e.code = dm_text(es_status_name(why->code));
+    e.where = dm_text(why->where);
+    e.text = dm_text(why->text);
     r.version = DM_WIRE_VERSION;
     r.request_id = ((const dm_from_peer *)m)->request_id;
     r.what_case = ESPALIER__WIRE__TO_PEER__WHAT_ERROR;

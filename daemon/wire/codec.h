@@ -1,6 +1,7 @@
 /* codec.h - wire messages to bytes and back, with limits; the names of schemas/wire.proto are used as protoc-c makes them.
  *
- *     dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+ *     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT; q.what = dm_text("status");
+ *     dm_from_peer m = DM_FROM_PEER(QUERY, query, &q);
  *     dm_bytes b; dm_encode(&m.base, DM_CONTROL_MAX, &b, err); ... free(b.data);
  *     ProtobufCMessage *in; dm_decode(&espalier__wire__to_peer__descriptor, data, n, &in, err); ... dm_message_free(&in);
  *
@@ -27,6 +28,20 @@ typedef Espalier__Wire__DataReply dm_data_reply;
 typedef Espalier__Wire__Lease dm_lease_id;
 typedef Espalier__Wire__JobSpec dm_job_spec;
 typedef Espalier__Wire__JobResult dm_job_result;
+
+/* The envelope of one message (borrowed): DM_TO_PEER(DONE, done, &d). An lvalue, as a variable of the block would be. */
+#define DM_FROM_PEER(WHAT, field, message) DM_ENVELOPE(FROM_PEER, from_peer, dm_from_peer, WHAT, field, message)
+#define DM_TO_PEER(WHAT, field, message) DM_ENVELOPE(TO_PEER, to_peer, dm_to_peer, WHAT, field, message)
+#define DM_DATA_REQUEST(WHAT, field, message) \
+    DM_ENVELOPE(DATA_REQUEST, data_request, dm_data_request, WHAT, field, message)
+#define DM_DATA_REPLY(WHAT, field, message) DM_ENVELOPE(DATA_REPLY, data_reply, dm_data_reply, WHAT, field, message)
+#define DM_ENVELOPE(KIND, kind, type, WHAT, member, message)                        \
+    ((type){.base = PROTOBUF_C_MESSAGE_INIT(&espalier__wire__##kind##__descriptor), \
+            .what_case = ESPALIER__WIRE__##KIND##__WHAT_##WHAT,                     \
+            .member = (message)})
+
+/* A text for a message that is sent: protoc-c's fields are char *, though sending changes nothing. */
+static inline char *dm_text(const char *text) { return (char *)(uintptr_t)text; }
 
 typedef struct dm_bytes {
     uint8_t *data;

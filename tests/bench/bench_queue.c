@@ -79,7 +79,6 @@ static void latency(double seconds, double per_second)
     double t0 = qr_now_s();
     for (uint64_t i = 1; i <= n; i++) { /* job ids count from 1 */
         Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
-        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
         char token[32];
         double due = t0 + (double)i / per_second;
         while (qr_now_s() < due) { /* answers are read meanwhile */
@@ -91,9 +90,8 @@ static void latency(double seconds, double per_second)
         snprintf(token, sizeof token, "l%" PRIu64, i);
         e.token = token;
         e.count = 1;
+        dm_from_peer m = DM_FROM_PEER(ENQUEUE_NOOP, enqueue_noop, &e);
         m.request_id = dm_peer_next_id(client);
-        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
-        m.enqueue_noop = &e;
         sent[i] = qr_now_s();
         if (dm_peer_send(client, &m, &err) != ES_OK)
             qr_die("submit", &err);

@@ -228,14 +228,9 @@ void qr_trials(uint64_t trials, int slots, int hold_ms)
 static char *query_json(dm_peer *p, const char *what, uint64_t search)
 {
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char copy[16];
-    snprintf(copy, sizeof copy, "%s", what);
-    q.what = copy;
+    q.what = dm_text(what);
     q.search = search;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
-    dm_to_peer *r = qr_call(p, &m);
+    dm_to_peer *r = qr_call(p, &DM_FROM_PEER(QUERY, query, &q));
     if (r->what_case != ESPALIER__WIRE__TO_PEER__WHAT_ANSWER)
         qr_die(what, NULL);
     char *json = es_xstrdup(r->answer->json);
@@ -246,12 +241,9 @@ static char *query_json(dm_peer *p, const char *what, uint64_t search)
 static void command(dm_peer *p, Espalier__Wire__Verb verb, uint64_t search)
 {
     Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     c.verb = verb;
     c.search = search;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
-    m.command = &c;
-    dm_to_peer *r = qr_call(p, &m);
+    dm_to_peer *r = qr_call(p, &DM_FROM_PEER(COMMAND, command, &c));
     dm_to_peer_free(&r);
 }
 
@@ -275,7 +267,7 @@ static void history_pareto(dm_peer *client, int64_t evaluations)
                                 "    - {block: conv, width: [8, 12, 16, 24, 32, 40, 48, 56], kernel: [1, 3, 5]}\n"
                                 "    - {block: conv, width: [8, 12, 16, 24, 32, 40, 48, 56], kernel: [1, 3, 5]}\n"
                                 "    - {block: conv, width: [8, 12, 16, 24], kernel: [1, 3]}\n  head: {classes: 10}\n";
-    char text[2400], path[600], copy[2400], token[] = "front", user[] = "bench";
+    char text[2400], path[600], copy[2400];
     sn_search_file *file;
     es_error err;
     snprintf(text, sizeof text, "name: t\ntask: {data: {train: a, validation: 1}}\n%s", space);
@@ -305,14 +297,11 @@ static void history_pareto(dm_peer *client, int64_t evaluations)
              "search: {algorithm: random, evaluations: %" PRId64
              "}\nobjectives: [accuracy: max, macs: min, params: min]\n",
              path, space, evaluations);
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Submit q = ESPALIER__WIRE__SUBMIT__INIT;
-    q.token = token;
+    q.token = dm_text("front");
     q.text = copy;
-    q.user = user;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-    m.submit = &q;
-    dm_to_peer *reply = qr_call(client, &m);
+    q.user = dm_text("bench");
+    dm_to_peer *reply = qr_call(client, &DM_FROM_PEER(SUBMIT, submit, &q));
     uint64_t id = reply->submitted->search;
     dm_to_peer_free(&reply);
     int64_t told = 0;

@@ -123,14 +123,9 @@ dm_to_peer *qr_call(dm_peer *p, dm_from_peer *m)
 void qr_enqueue(dm_peer *p, const char *token, uint64_t count)
 {
     Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char copy[64];
-    snprintf(copy, sizeof copy, "%s", token);
-    e.token = copy;
+    e.token = dm_text(token);
     e.count = count;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
-    m.enqueue_noop = &e;
-    dm_to_peer *r = qr_call(p, &m);
+    dm_to_peer *r = qr_call(p, &DM_FROM_PEER(ENQUEUE_NOOP, enqueue_noop, &e));
     dm_to_peer_free(&r);
 }
 
@@ -140,7 +135,6 @@ void qr_worker_hello(qr_worker *w, int number)
 {
     static Espalier__Wire__JobKind kinds[] = {ESPALIER__WIRE__JOB_KIND__JOB_NOOP};
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     char name[32];
     snprintf(name, sizeof name, "bench-%d", number);
     memset(w->uid, 0, sizeof w->uid);
@@ -151,22 +145,18 @@ void qr_worker_hello(qr_worker *w, int number)
     h.n_kinds = 1;
     h.kinds = kinds;
     h.slots = w->slots;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
-    m.hello = &h;
-    dm_to_peer *r = qr_call(w->peer, &m);
+    dm_to_peer *r = qr_call(w->peer, &DM_FROM_PEER(HELLO, hello, &h));
     dm_to_peer_free(&r);
 }
 
 void qr_worker_want(qr_worker *w, uint32_t n)
 {
     Espalier__Wire__Want want = ESPALIER__WIRE__WANT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     es_error err;
     want.worker_uid = (ProtobufCBinaryData){.len = 16, .data = w->uid};
     want.slots = n;
+    dm_from_peer m = DM_FROM_PEER(WANT, want, &want);
     m.request_id = dm_peer_next_id(w->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
-    m.want = &want;
     if (dm_peer_send(w->peer, &m, &err) != ES_OK)
         qr_die("want", &err);
 }
@@ -175,7 +165,6 @@ void qr_worker_finish(qr_worker *w, const Espalier__Wire__LeaseBatch *b)
 {
     static __thread Espalier__Wire__Finish f[1024], *list[1024];
     Espalier__Wire__FinishBatch fb = ESPALIER__WIRE__FINISH_BATCH__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     es_error err;
     for (size_t i = 0; i < b->n_granted && i < 1024; i++) {
         espalier__wire__finish__init(&f[i]);
@@ -186,9 +175,8 @@ void qr_worker_finish(qr_worker *w, const Espalier__Wire__LeaseBatch *b)
     fb.worker_uid = (ProtobufCBinaryData){.len = 16, .data = w->uid};
     fb.n_finish = b->n_granted;
     fb.finish = list;
+    dm_from_peer m = DM_FROM_PEER(FINISH, finish, &fb);
     m.request_id = dm_peer_next_id(w->peer);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
-    m.finish = &fb;
     if (dm_peer_send(w->peer, &m, &err) != ES_OK)
         qr_die("finish", &err);
 }

@@ -26,15 +26,12 @@ static es_status answer(dm_weights *w, const dm_who *who, dm_data_request *m, in
 static es_status put(dm_weights *w, const dm_who *who, int number, size_t n, int64_t now, es_hash *h, es_error *e)
 {
     uint8_t *bytes = calloc(1, n);
-    dm_data_request m = ESPALIER__WIRE__DATA_REQUEST__INIT;
     Espalier__Wire__PutChunk c = ESPALIER__WIRE__PUT_CHUNK__INIT;
     memcpy(bytes, &number, sizeof number);
     es_hash_bytes(bytes, n, h);
     c.hash = (ProtobufCBinaryData){ES_HASH_BYTES, h->b};
     c.data = (ProtobufCBinaryData){n, bytes};
-    m.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_CHUNK;
-    m.put_chunk = &c;
-    es_status s = answer(w, who, &m, now, e);
+    es_status s = answer(w, who, &DM_DATA_REQUEST(PUT_CHUNK, put_chunk, &c), now, e);
     free(bytes);
     return s;
 }
@@ -101,7 +98,6 @@ static void version(dm_weights *w, int64_t rows, const char *second, char hex[ES
     Espalier__Wire__Manifest man = ESPALIER__WIRE__MANIFEST__INIT;
     Espalier__Wire__Array a = ESPALIER__WIRE__ARRAY__INIT, b = ESPALIER__WIRE__ARRAY__INIT, *list[] = {&a, &b};
     Espalier__Wire__PutManifest p = ESPALIER__WIRE__PUT_MANIFEST__INIT;
-    dm_data_request m = ESPALIER__WIRE__DATA_REQUEST__INIT;
     char first[] = "head.weight", f32[] = "f32", kind[] = "supernet", meta[] = "{}", name[32];
     int64_t shape[] = {rows, 4};
     ProtobufCBinaryData chunk[2];
@@ -131,9 +127,7 @@ static void version(dm_weights *w, int64_t rows, const char *second, char hex[ES
     es_hash_bytes(bytes.data, bytes.n, &id);
     es_hash_hex(&id, hex);
     p.manifest = (ProtobufCBinaryData){bytes.n, bytes.data};
-    m.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_MANIFEST;
-    m.put_manifest = &p;
-    ck_assert_ok_err(answer(w, &gpu1, &m, 1000, &e), &e);
+    ck_assert_ok_err(answer(w, &gpu1, &DM_DATA_REQUEST(PUT_MANIFEST, put_manifest, &p), 1000, &e), &e);
     free(bytes.data);
 }
 

@@ -45,17 +45,12 @@ static void done(dm_data_reply *r)
 static int put_chunk(const char *text, bool lie)
 {
     Espalier__Wire__PutChunk p = ESPALIER__WIRE__PUT_CHUNK__INIT;
-    dm_data_request r = ESPALIER__WIRE__DATA_REQUEST__INIT;
     es_hash h;
-    char copy[64];
-    snprintf(copy, sizeof copy, "%s", text);
-    es_hash_bytes(copy, strlen(copy), &h);
+    es_hash_bytes(text, strlen(text), &h);
     h.b[0] ^= lie;
     p.hash = (ProtobufCBinaryData){.len = ES_HASH_BYTES, .data = h.b};
-    p.data = (ProtobufCBinaryData){.len = strlen(copy), .data = (uint8_t *)copy};
-    r.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_CHUNK;
-    r.put_chunk = &p;
-    dm_data_reply *a = ask(&r);
+    p.data = (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)dm_text(text)};
+    dm_data_reply *a = ask(&DM_DATA_REQUEST(PUT_CHUNK, put_chunk, &p));
     int what = a->what_case;
     done(a);
     return what;
@@ -89,14 +84,11 @@ static const char *put_version(const char *kind, const char *const *chunks, int 
     static char id[4][80];
     static int turn;
     Espalier__Wire__PutManifest p = ESPALIER__WIRE__PUT_MANIFEST__INIT;
-    dm_data_request r = ESPALIER__WIRE__DATA_REQUEST__INIT;
     dm_bytes b;
     char *out = id[turn++ % 4];
     manifest_of(kind, chunks, n, bytes, &b);
     p.manifest = (ProtobufCBinaryData){.len = b.n, .data = b.data};
-    r.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_MANIFEST;
-    r.put_manifest = &p;
-    dm_data_reply *a = ask(&r);
+    dm_data_reply *a = ask(&DM_DATA_REQUEST(PUT_MANIFEST, put_manifest, &p));
     if (a->what_case == ESPALIER__WIRE__DATA_REPLY__WHAT_ERROR) {
         es_fail(&err, ES_INVALID, a->error->where, "%s: %s", a->error->code, a->error->text);
         out[0] = 0;
@@ -111,7 +103,6 @@ static const char *put_version(const char *kind, const char *const *chunks, int 
 static size_t missing(const char *const *chunks, int n)
 {
     Espalier__Wire__Missing m = ESPALIER__WIRE__MISSING__INIT;
-    dm_data_request r = ESPALIER__WIRE__DATA_REQUEST__INIT;
     ProtobufCBinaryData refs[8];
     es_hash h[8];
     for (int i = 0; i < n; i++) {
@@ -120,9 +111,7 @@ static size_t missing(const char *const *chunks, int n)
     }
     m.n_chunks = (size_t)n;
     m.chunks = refs;
-    r.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_MISSING;
-    r.missing = &m;
-    dm_data_reply *a = ask(&r);
+    dm_data_reply *a = ask(&DM_DATA_REQUEST(MISSING, missing, &m));
     size_t count = a->missing->n_chunks;
     done(a);
     return count;
@@ -161,12 +150,8 @@ START_TEST(what_was_put_comes_back)
         const char *id = put_version("subnet", abc, 1, 5);
         Espalier__Wire__GetManifest g = ESPALIER__WIRE__GET_MANIFEST__INIT;
         Espalier__Wire__GetChunk c = ESPALIER__WIRE__GET_CHUNK__INIT;
-        dm_data_request r = ESPALIER__WIRE__DATA_REQUEST__INIT;
-        char copy[80];
-        snprintf(copy, sizeof copy, "%s", id);
-        g.weights = copy;
-        r.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_GET_MANIFEST;
-        r.get_manifest = &g;
+        g.weights = dm_text(id);
+        dm_data_request r = DM_DATA_REQUEST(GET_MANIFEST, get_manifest, &g);
         dm_data_reply *a = ask(&r);
         es_hash h;
         char hex[ES_HASH_HEX];
@@ -176,9 +161,7 @@ START_TEST(what_was_put_comes_back)
         done(a);
         es_hash_bytes("alpha", 5, &h);
         c.hash = (ProtobufCBinaryData){.len = ES_HASH_BYTES, .data = h.b};
-        r = (dm_data_request)ESPALIER__WIRE__DATA_REQUEST__INIT;
-        r.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_GET_CHUNK;
-        r.get_chunk = &c;
+        r = DM_DATA_REQUEST(GET_CHUNK, get_chunk, &c);
         a = ask(&r);
         ck_assert_uint_eq(a->chunk->data.len, 5);
         ck_assert_int_eq(memcmp(a->chunk->data.data, "alpha", 5), 0);

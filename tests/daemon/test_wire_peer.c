@@ -80,11 +80,9 @@ static es_status ask(const char *endpoint, int timeout_ms, char answer[64], es_e
 {
     dm_peer *p;
     ck_assert_ok(dm_peer_open(&(dm_peer_options){.endpoint = endpoint, .login = &plain}, &p, err));
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
     q.what = "list";
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
+    dm_from_peer m = DM_FROM_PEER(QUERY, query, &q);
     dm_to_peer *r = NULL;
     es_status s = dm_peer_call(p, &m, timeout_ms, &r, err);
     if (s == ES_OK)
@@ -191,14 +189,12 @@ START_TEST(costly_and_torn_messages_are_refused)
         ck_assert_ptr_null(m);
         free(b);
 
-        dm_to_peer big = ESPALIER__WIRE__TO_PEER__INIT;
         Espalier__Wire__Answer a = ESPALIER__WIRE__ANSWER__INIT;
         char *text = malloc(DM_CONTROL_MAX + 1);
         memset(text, 'x', DM_CONTROL_MAX);
         text[DM_CONTROL_MAX] = 0;
         a.json = text;
-        big.what_case = ESPALIER__WIRE__TO_PEER__WHAT_ANSWER;
-        big.answer = &a;
+        dm_to_peer big = DM_TO_PEER(ANSWER, answer, &a);
         dm_bytes out;
         ck_assert_status(dm_encode(&big.base, DM_CONTROL_MAX, &out, &err), ES_INVALID);
         free(text);

@@ -172,7 +172,6 @@ void world_hello_as(world *w, int worker, unsigned slots, const char *machine_ki
 {
     static Espalier__Wire__JobKind kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     char name[32];
     snprintf(name, sizeof name, "worker-%d", worker);
     h.worker_uid = world_uid(worker);
@@ -190,19 +189,15 @@ void world_hello_as(world *w, int worker, unsigned slots, const char *machine_ki
         h.n_holding = 1;
         h.holding = list;
     }
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
-    m.hello = &h;
-    world_send(w, worker, &m);
+    world_send(w, worker, &DM_FROM_PEER(HELLO, hello, &h));
 }
 
 uint64_t world_want(world *w, int worker, unsigned n)
 {
     Espalier__Wire__Want want = ESPALIER__WIRE__WANT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     want.worker_uid = world_uid(worker);
     want.slots = n;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
-    m.want = &want;
+    dm_from_peer m = DM_FROM_PEER(WANT, want, &want);
     world_send(w, worker, &m);
     return m.request_id;
 }
@@ -210,7 +205,6 @@ uint64_t world_want(world *w, int worker, unsigned n)
 void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n)
 {
     Espalier__Wire__Heartbeat h = ESPALIER__WIRE__HEARTBEAT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Progress p[16], *list[16];
     dm_lease_id copies[16];
     for (int i = 0; i < n; i++) {
@@ -222,9 +216,7 @@ void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n)
     h.worker_uid = world_uid(worker);
     h.n_progress = (size_t)n;
     h.progress = list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
-    m.heartbeat = &h;
-    world_send(w, worker, &m);
+    world_send(w, worker, &DM_FROM_PEER(HEARTBEAT, heartbeat, &h));
 }
 
 void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outcome, const dm_job_result *r,
@@ -233,25 +225,20 @@ void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outc
     Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
     Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list[] = {&f};
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     dm_bytes bytes = {0};
     lease.job = job;
     lease.attempt = attempt;
     f.lease = &lease;
     f.outcome = (Espalier__Wire__Outcome)outcome;
-    char error[] = "it broke", code_copy[32];
-    snprintf(code_copy, sizeof code_copy, "%s", code ? code : "");
-    f.error_code = code_copy;
-    f.error = error;
+    f.error_code = dm_text(code);
+    f.error = dm_text("it broke");
     if (r && dm_encode(&r->base, DM_CONTROL_MAX, &bytes, NULL) != ES_OK)
         abort();
     f.result = (ProtobufCBinaryData){.len = bytes.n, .data = bytes.data};
     b.worker_uid = world_uid(worker);
     b.n_finish = 1;
     b.finish = list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
-    m.finish = &b;
-    world_send(w, worker, &m);
+    world_send(w, worker, &DM_FROM_PEER(FINISH, finish, &b));
     free(bytes.data);
 }
 
@@ -259,7 +246,6 @@ void world_offer(world *w, int worker, uint64_t job, unsigned attempt, const cha
 {
     Espalier__Wire__GangOffer o = ESPALIER__WIRE__GANG_OFFER__INIT;
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     uint8_t bytes[512] = {0};
     size_t n = strlen(id);
     memcpy(bytes, id, n < sizeof bytes ? n : sizeof bytes);
@@ -268,33 +254,23 @@ void world_offer(world *w, int worker, uint64_t job, unsigned attempt, const cha
     o.worker_uid = world_uid(worker);
     o.lease = &lease;
     o.id = (ProtobufCBinaryData){.len = n, .data = bytes};
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
-    m.gang_offer = &o;
-    world_send(w, worker, &m);
+    world_send(w, worker, &DM_FROM_PEER(GANG_OFFER, gang_offer, &o));
 }
 
 void world_goodbye(world *w, int worker)
 {
     Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     g.worker_uid = world_uid(worker);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
-    m.goodbye = &g;
-    world_send(w, worker, &m);
+    world_send(w, worker, &DM_FROM_PEER(GOODBYE, goodbye, &g));
 }
 
 void world_noops(world *w, const char *token, unsigned count, int priority)
 {
     Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char copy[64];
-    snprintf(copy, sizeof copy, "%s", token);
-    e.token = copy;
+    e.token = dm_text(token);
     e.count = count;
     e.priority = priority;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
-    m.enqueue_noop = &e;
-    world_send(w, 200, &m);
+    world_send(w, 200, &DM_FROM_PEER(ENQUEUE_NOOP, enqueue_noop, &e));
 }
 
 /* The answer to a request of client 200, or NULL with the refusal noted. */
@@ -315,18 +291,10 @@ uint64_t world_submit(world *w, const char *token, const char *text) { return wo
 uint64_t world_submit_as(world *w, const char *token, const char *user, const char *text)
 {
     Espalier__Wire__Submit s = ESPALIER__WIRE__SUBMIT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char *copy = es_xstrdup(text), *token_copy = es_xstrdup(token);
-    s.token = token_copy;
-    s.text = copy;
-    char user_copy[64];
-    snprintf(user_copy, sizeof user_copy, "%s", user);
-    s.user = user_copy;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-    m.submit = &s;
-    world_send(w, 200, &m);
-    free(copy);
-    free(token_copy);
+    s.token = dm_text(token);
+    s.text = dm_text(text);
+    s.user = dm_text(user);
+    world_send(w, 200, &DM_FROM_PEER(SUBMIT, submit, &s));
     dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_SUBMITTED);
     uint64_t id = a ? a->submitted->search : 0;
     if (a)
@@ -337,13 +305,10 @@ uint64_t world_submit_as(world *w, const char *token, const char *user, const ch
 void world_command(world *w, int verb, uint64_t search, int64_t value)
 {
     Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     c.verb = (Espalier__Wire__Verb)verb;
     c.search = search;
     c.value = value;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
-    m.command = &c;
-    world_send(w, 200, &m);
+    world_send(w, 200, &DM_FROM_PEER(COMMAND, command, &c));
     dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_DONE);
     if (a)
         world_free_message(&a);
@@ -352,15 +317,10 @@ void world_command(world *w, int verb, uint64_t search, int64_t value)
 char *world_query(world *w, const char *what, uint64_t search, uint64_t job)
 {
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char copy[32];
-    snprintf(copy, sizeof copy, "%s", what);
-    q.what = copy;
+    q.what = dm_text(what);
     q.search = search;
     q.job = job;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
-    world_send(w, 200, &m);
+    world_send(w, 200, &DM_FROM_PEER(QUERY, query, &q));
     dm_to_peer *a = world_answer(w, ESPALIER__WIRE__TO_PEER__WHAT_ANSWER);
     char *json = a ? es_xstrdup(a->answer->json) : NULL;
     if (a)

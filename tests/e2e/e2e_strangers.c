@@ -48,13 +48,10 @@ static dm_peer *peer(person who, bool data)
 
 static es_status ask(dm_peer *p, const char *what, int ms, es_error *e)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
     dm_to_peer *r = NULL;
     q.what = (char *)(uintptr_t)what;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
-    es_status s = dm_peer_call(p, &m, ms, &r, e);
+    es_status s = dm_peer_call(p, &DM_FROM_PEER(QUERY, query, &q), ms, &r, e);
     dm_to_peer_free(&r);
     return s;
 }
@@ -249,7 +246,6 @@ static const ProtobufCBinaryData uid_bytes = {16, uid};
 
 static uint64_t hello(dm_peer *p, dm_lease_id *holding, bool *lost)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
     Espalier__Wire__JobKind kinds[] = {ESPALIER__WIRE__JOB_KIND__JOB_NOOP};
     h.worker_uid = uid_bytes;
@@ -258,9 +254,7 @@ static uint64_t hello(dm_peer *p, dm_lease_id *holding, bool *lost)
     h.kinds = kinds;
     h.n_holding = holding ? 1 : 0;
     h.holding = &holding;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
-    m.hello = &h;
-    dm_to_peer *r = call(p, &m);
+    dm_to_peer *r = call(p, &DM_FROM_PEER(HELLO, hello, &h));
     ck_assert_int_eq((int)r->what_case, ESPALIER__WIRE__TO_PEER__WHAT_WELCOME);
     uint64_t id = r->welcome->worker;
     if (lost)
@@ -271,7 +265,6 @@ static uint64_t hello(dm_peer *p, dm_lease_id *holding, bool *lost)
 
 static bool finish(dm_peer *p, dm_lease_id *lease)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
     Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list = &f;
     f.lease = lease;
@@ -279,9 +272,7 @@ static bool finish(dm_peer *p, dm_lease_id *lease)
     b.worker_uid = uid_bytes;
     b.n_finish = 1;
     b.finish = &list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
-    m.finish = &b;
-    dm_to_peer *r = call(p, &m);
+    dm_to_peer *r = call(p, &DM_FROM_PEER(FINISH, finish, &b));
     ck_assert_int_eq((int)r->what_case, ESPALIER__WIRE__TO_PEER__WHAT_FINISHED);
     ck_assert_uint_eq(r->finished->n_accepted + r->finished->n_stale, 1);
     bool accepted = r->finished->n_accepted == 1;
@@ -291,13 +282,10 @@ static bool finish(dm_peer *p, dm_lease_id *lease)
 
 static void take_lease(dm_peer *p, dm_lease_id *lease)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Want w = ESPALIER__WIRE__WANT__INIT;
     w.worker_uid = uid_bytes;
     w.slots = 1;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
-    m.want = &w;
-    dm_to_peer *r = call(p, &m);
+    dm_to_peer *r = call(p, &DM_FROM_PEER(WANT, want, &w));
     ck_assert_int_eq((int)r->what_case, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
     ck_assert_uint_eq(r->leases->n_granted, 1);
     espalier__wire__lease__init(lease);
@@ -308,24 +296,18 @@ static void take_lease(dm_peer *p, dm_lease_id *lease)
 
 static void enqueue(dm_peer *root, const char *token)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__EnqueueNoop q = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
     q.token = (char *)(uintptr_t)token;
     q.count = 1;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
-    m.enqueue_noop = &q;
-    dm_to_peer *r = call(root, &m);
+    dm_to_peer *r = call(root, &DM_FROM_PEER(ENQUEUE_NOOP, enqueue_noop, &q));
     dm_to_peer_free(&r);
 }
 
 static void goodbye(dm_peer *p)
 {
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
     g.worker_uid = uid_bytes;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
-    m.goodbye = &g;
-    dm_to_peer *r = call(p, &m);
+    dm_to_peer *r = call(p, &DM_FROM_PEER(GOODBYE, goodbye, &g));
     dm_to_peer_free(&r);
 }
 
@@ -383,13 +365,10 @@ START_TEST(a_flood_is_the_flooders_loss)
         int64_t slowest = 0, asked = 0, told = 0;
         for (int round = 0; round < 20; round++) {
             for (int i = 0; i < 1000; i++) {
-                dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
                 Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-                char list[] = "list";
-                q.what = list;
+                q.what = dm_text("list");
+                dm_from_peer m = DM_FROM_PEER(QUERY, query, &q);
                 m.request_id = dm_peer_next_id(bob);
-                m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-                m.query = &q;
                 asked += dm_peer_send(bob, &m, &e) == ES_OK;
             }
             int64_t t0 = now_ms();
@@ -426,16 +405,13 @@ static es_status put_chunk(dm_peer *p, uint32_t number, size_t n, es_error *e)
 {
     uint8_t *bytes = calloc(1, n);
     es_hash h;
-    dm_data_request m = ESPALIER__WIRE__DATA_REQUEST__INIT;
     Espalier__Wire__PutChunk c = ESPALIER__WIRE__PUT_CHUNK__INIT;
     dm_data_reply *r = NULL;
     memcpy(bytes, &number, sizeof number);
     es_hash_bytes(bytes, n, &h);
     c.hash = (ProtobufCBinaryData){ES_HASH_BYTES, h.b};
     c.data = (ProtobufCBinaryData){n, bytes};
-    m.what_case = ESPALIER__WIRE__DATA_REQUEST__WHAT_PUT_CHUNK;
-    m.put_chunk = &c;
-    es_status s = dm_peer_data_call(p, &m, CALL_MS, &r, e);
+    es_status s = dm_peer_data_call(p, &DM_DATA_REQUEST(PUT_CHUNK, put_chunk, &c), CALL_MS, &r, e);
     dm_data_reply_free(&r);
     free(bytes);
     return s;

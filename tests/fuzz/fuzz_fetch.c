@@ -31,15 +31,12 @@ static es_status fuzz_recv(dm_peer *p, int timeout_ms, dm_data_reply **out, es_e
     if (peer.manifest_sent && !fuzz_sequence_next(&peer.q))
         return es_fail(err, ES_IO, "fuzz", "the input ends");
     if (!peer.manifest_sent) {
-        dm_data_reply r = ESPALIER__WIRE__DATA_REPLY__INIT;
         Espalier__Wire__ManifestBytes b = ESPALIER__WIRE__MANIFEST_BYTES__INIT;
         uint8_t *copy = malloc(peer.q.n + 1);
         memcpy(copy, peer.q.bytes, peer.q.n);
         dm_bytes packed;
         b.manifest = (ProtobufCBinaryData){peer.q.n, copy};
-        r.what_case = ESPALIER__WIRE__DATA_REPLY__WHAT_MANIFEST;
-        r.manifest = &b;
-        es_status s = dm_encode(&r.base, DM_DATA_MAX, &packed, err);
+        es_status s = dm_encode(&DM_DATA_REPLY(MANIFEST, manifest, &b).base, DM_DATA_MAX, &packed, err);
         ES_ASSERT(s == ES_OK);
         s = dm_decode(&espalier__wire__data_reply__descriptor, packed.data, packed.n, &m, err);
         ES_ASSERT(s == ES_OK);

@@ -157,7 +157,6 @@ static void worker_hello(sim *s, int i)
     static Espalier__Wire__JobKind kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
     sim_worker *w = &s->workers[i];
     Espalier__Wire__Hello h = ESPALIER__WIRE__HELLO__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Lease leases[SIM_HELD], *list[SIM_HELD];
     for (int k = 0; k < w->held_n; k++) {
         espalier__wire__lease__init(&leases[k]);
@@ -174,16 +173,13 @@ static void worker_hello(sim *s, int i)
     h.slots = i == 0 ? 2 : 1;
     h.n_holding = (size_t)w->held_n;
     h.holding = list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HELLO;
-    m.hello = &h;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(HELLO, hello, &h));
 }
 
 static void worker_beat(sim *s, int i)
 {
     sim_worker *w = &s->workers[i];
     Espalier__Wire__Heartbeat h = ESPALIER__WIRE__HEARTBEAT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     Espalier__Wire__Lease leases[SIM_HELD];
     Espalier__Wire__Progress p[SIM_HELD], *list[SIM_HELD];
     for (int k = 0; k < w->held_n; k++) {
@@ -197,20 +193,15 @@ static void worker_beat(sim *s, int i)
     h.worker_uid = uid_of(w);
     h.n_progress = (size_t)w->held_n;
     h.progress = list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT;
-    m.heartbeat = &h;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(HEARTBEAT, heartbeat, &h));
 }
 
 static void worker_want(sim *s, int i, uint32_t n)
 {
     Espalier__Wire__Want want = ESPALIER__WIRE__WANT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     want.worker_uid = uid_of(&s->workers[i]);
     want.slots = n;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_WANT;
-    m.want = &want;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(WANT, want, &want));
 }
 
 static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outcome, const dm_job_result *r,
@@ -219,17 +210,14 @@ static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outco
     Espalier__Wire__FinishBatch b = ESPALIER__WIRE__FINISH_BATCH__INIT;
     Espalier__Wire__Finish f = ESPALIER__WIRE__FINISH__INIT, *list[] = {&f};
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     dm_bytes bytes = {0};
-    char code[16], text[] = "simulated failure";
-    snprintf(code, sizeof code, "%s", why);
     lease.job = job;
     lease.attempt = attempt;
     f.lease = &lease;
     f.outcome = (Espalier__Wire__Outcome)outcome;
     if (outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED) {
-        f.error_code = code;
-        f.error = text;
+        f.error_code = dm_text(why);
+        f.error = dm_text("simulated failure");
     }
     if (r && dm_encode(&r->base, DM_CONTROL_MAX, &bytes, NULL) != ES_OK)
         abort();
@@ -237,9 +225,7 @@ static void send_finish(sim *s, int i, uint64_t job, uint32_t attempt, int outco
     b.worker_uid = uid_of(&s->workers[i]);
     b.n_finish = 1;
     b.finish = list;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_FINISH;
-    m.finish = &b;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(FINISH, finish, &b));
     free(bytes.data);
 }
 
@@ -308,7 +294,6 @@ static void worker_offer(sim *s, int i, const sim_held *h)
 {
     Espalier__Wire__GangOffer o = ESPALIER__WIRE__GANG_OFFER__INIT;
     dm_lease_id lease = ESPALIER__WIRE__LEASE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     uint8_t id[16];
     memset(id, (int)h->job, sizeof id);
     lease.job = h->job;
@@ -316,19 +301,14 @@ static void worker_offer(sim *s, int i, const sim_held *h)
     o.worker_uid = uid_of(&s->workers[i]);
     o.lease = &lease;
     o.id = (ProtobufCBinaryData){.len = sizeof id, .data = id};
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER;
-    m.gang_offer = &o;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(GANG_OFFER, gang_offer, &o));
 }
 
 static void worker_goodbye(sim *s, int i)
 {
     Espalier__Wire__Goodbye g = ESPALIER__WIRE__GOODBYE__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     g.worker_uid = uid_of(&s->workers[i]);
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE;
-    m.goodbye = &g;
-    tell(s, i + 1, &m);
+    tell(s, i + 1, &DM_FROM_PEER(GOODBYE, goodbye, &g));
     worker_born(s, i);
     s->workers[i].silent_until_ms = s->now_ms + es_rng_below(&s->rng, 60000);
 }
@@ -500,7 +480,6 @@ static void client_submit(sim *s, int i)
 {
     struct sim_asked *a = &s->client.asked[i];
     Espalier__Wire__Submit sub = ESPALIER__WIRE__SUBMIT__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
     char token[32], text[4096], user[16];
     snprintf(token, sizeof token, "search %d", i);
     snprintf(text, sizeof text, "%s", sim_search_text(i));
@@ -508,8 +487,7 @@ static void client_submit(sim *s, int i)
     sub.token = token;
     sub.text = text;
     sub.user = user;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-    m.submit = &sub;
+    dm_from_peer m = DM_FROM_PEER(SUBMIT, submit, &sub);
     tell(s, SIM_CLIENT, &m);
     a->request = m.request_id;
     a->at_ms = s->now_ms + AGAIN_MS;
@@ -519,12 +497,9 @@ static void client_poll(sim *s, int i)
 {
     struct sim_asked *a = &s->client.asked[i];
     Espalier__Wire__Query q = ESPALIER__WIRE__QUERY__INIT;
-    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
-    char what[] = "result";
-    q.what = what;
+    q.what = dm_text("result");
     q.search = a->search;
-    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_QUERY;
-    m.query = &q;
+    dm_from_peer m = DM_FROM_PEER(QUERY, query, &q);
     tell(s, SIM_CLIENT, &m);
     a->poll = m.request_id;
     a->poll_at_ms = s->now_ms + 30000;
@@ -551,14 +526,12 @@ static void client_act(sim *s)
     }
     if (c->searching && !c->idle && s->now_ms >= c->think_until_ms && s->now_ms >= c->act_at_ms) {
         Espalier__Wire__EnqueueNoop e = ESPALIER__WIRE__ENQUEUE_NOOP__INIT;
-        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
         char token[32];
         snprintf(token, sizeof token, "t%d", c->token);
         e.token = token;
         e.count = c->count;
         e.priority = c->priority;
-        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_ENQUEUE_NOOP;
-        m.enqueue_noop = &e;
+        dm_from_peer m = DM_FROM_PEER(ENQUEUE_NOOP, enqueue_noop, &e);
         tell(s, SIM_CLIENT, &m);
         c->request = m.request_id;
         c->act_at_ms = s->now_ms + AGAIN_MS;
