@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/store/attempt_rows.h"
 #include "daemon/store/folder.h"
 #include "daemon/store/store.h"
 #include "daemon/weights/weights.h"

@@ -14,7 +14,9 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "daemon/store/folder.h"
+#include "daemon/store/search_rows.h"
 #include "daemon/store/store.h"
+#include "daemon/store/version_rows.h"
 #include "daemon/weights/weights.h"
 
 enum { KEEP_MAX = 1024, NAME_BYTES = 24 };

@@ -11,7 +11,15 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "daemon/coord/coord.h"
+#include "daemon/store/attempt_rows.h"
+#include "daemon/store/event_rows.h"
 #include "daemon/store/job.h"
+#include "daemon/store/job_rows.h"
+#include "daemon/store/purge.h"
+#include "daemon/store/result_rows.h"
+#include "daemon/store/search_rows.h"
+#include "daemon/store/version_rows.h"
+#include "daemon/store/worker_rows.h"
 #include "daemon/wire/codec.h"
 
 enum {

@@ -478,25 +478,25 @@ static es_status query_job(query *q, es_error *why)
     return q->status;
 }
 
-static bool curve_loss(void *ctx, int64_t job, int64_t step, double loss)
+static bool curve_loss(void *ctx, const dm_checkpoint *c)
 {
     es_json *j = &((query *)ctx)->j;
     es_json_array(j, NULL);
-    es_json_i64(j, NULL, job);
-    es_json_i64(j, NULL, step);
-    es_json_f64(j, NULL, loss);
+    es_json_i64(j, NULL, c->job);
+    es_json_i64(j, NULL, c->step);
+    es_json_f64(j, NULL, c->loss);
     es_json_end(j);
     return true;
 }
 
-static bool curve_value(void *ctx, int64_t ticket, double value, int64_t params, int64_t macs)
+static bool curve_value(void *ctx, const dm_candidate *c, double accuracy)
 {
     es_json *j = &((query *)ctx)->j;
     es_json_array(j, NULL);
-    es_json_i64(j, NULL, ticket);
-    es_json_f64(j, NULL, value);
-    es_json_i64(j, NULL, params);
-    es_json_i64(j, NULL, macs);
+    es_json_i64(j, NULL, c->ticket);
+    es_json_f64(j, NULL, accuracy);
+    es_json_i64(j, NULL, c->params);
+    es_json_i64(j, NULL, c->macs);
     es_json_end(j);
     return true;
 }
@@ -509,10 +509,10 @@ static es_status query_curves(query *q, es_error *why)
     dm_search_row_free(&r);
     es_json_i64(&q->j, "search", id);
     es_json_array(&q->j, "loss"); /* [job, step, loss] */
-    ES_RETURN(dm_curve_loss(q->c->store, id, most, curve_loss, q, q->err));
+    ES_RETURN(dm_checkpoint_curve(q->c->store, id, most, curve_loss, q, q->err));
     es_json_end(&q->j);
     es_json_array(&q->j, "evaluations"); /* [ticket, accuracy, params, macs] */
-    ES_RETURN(dm_curve_values(q->c->store, id, (int64_t)q->m->after, most, curve_value, q, q->err));
+    ES_RETURN(dm_candidate_curve(q->c->store, id, (int64_t)q->m->after, most, curve_value, q, q->err));
     es_json_end(&q->j);
     return ES_OK;
 }

@@ -347,6 +347,16 @@ es_status dm_stmt_row(dm_stmt *q, es_error *err)
     return rc == SQLITE_DONE ? ES_NOT_FOUND : db_fail(q->db, rc, "reading", err);
 }
 
+bool dm_stmt_next(dm_stmt *q, es_status *s, es_error *err)
+{
+    *s = dm_stmt_row(q, err);
+    if (*s == ES_OK)
+        return true;
+    if (*s == ES_NOT_FOUND)
+        *s = ES_OK;
+    return false;
+}
+
 int64_t dm_stmt_i64(dm_stmt *q, int column) { return sqlite3_column_int64(q->handle, column); }
 bool dm_stmt_null(dm_stmt *q, int column) { return sqlite3_column_type(q->handle, column) == SQLITE_NULL; }
 double dm_stmt_f64(dm_stmt *q, int column)

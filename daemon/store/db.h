@@ -56,7 +56,9 @@ es_status dm_db_get_i64(dm_db *db, int64_t *out, const char *sql, es_error *err,
 int64_t dm_db_changes(const dm_db *db); /* rows changed by the last dm_db_run */
 int64_t dm_db_last_id(const dm_db *db);
 
-es_status dm_stmt_row(dm_stmt *q, es_error *err) ES_MUST_CHECK;
+es_status dm_stmt_row(dm_stmt *q, es_error *err) ES_MUST_CHECK; /* ES_NOT_FOUND: no more */
+/* For loops over rows: false behind the last one (*s is ES_OK then) and on a failure (*s). */
+bool dm_stmt_next(dm_stmt *q, es_status *s, es_error *err);
 int64_t dm_stmt_i64(dm_stmt *q, int column);
 double dm_stmt_f64(dm_stmt *q, int column); /* NULL: NaN */
 bool dm_stmt_null(dm_stmt *q, int column);

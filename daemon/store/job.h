@@ -17,7 +17,7 @@
 #ifndef DM_JOB_H
 #define DM_JOB_H
 
-#include "daemon/store/store.h"
+#include "daemon/store/job_rows.h"
 
 /* In the database: fixed for ever. */
 typedef enum dm_job_state {

@@ -1,4 +1,5 @@
-/* Jobs, their dependencies, attempts and checkpoints. State changes are job.c's. */
+#include "daemon/store/job_rows.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,7 +168,7 @@ es_status dm_job_ready(dm_store *st, int64_t search, int64_t now_ms, int limit, 
                           "state = 2 AND search = ?"
                           " ORDER BY not_before_ms, id LIMIT ?",
                           err, "ii", search, (int64_t)limit + 1));
-    while (*count < limit && (s = dm_stmt_row(q, err)) == ES_OK) {
+    while (*count < limit && dm_stmt_next(q, &s, err)) {
         if (dm_stmt_i64(q, 5) > now_ms) {
             *next_due_ms = dm_stmt_i64(q, 5);
             break;
@@ -192,14 +193,14 @@ static es_status job_each(dm_stmt *q, bool (*fn)(void *ctx, const dm_job_row *r)
 {
     es_status s = ES_OK;
     bool more = true;
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
+    while (more && dm_stmt_next(q, &s, err)) {
         dm_job_row r;
         job_read(q, &r);
         more = fn(ctx, &r);
         dm_job_row_free(&r);
     }
     dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_job_each_live(dm_store *st, int64_t search, int state, int64_t limit,
@@ -248,7 +249,7 @@ es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_
                           "SELECT id, state, key FROM job WHERE search = ? AND key > ? AND key IS NOT NULL ORDER BY key"
                           " LIMIT ?",
                           err, "isi", search, key, (int64_t)limit));
-    while ((s = dm_stmt_row(q, err)) == ES_OK) {
+    while (dm_stmt_next(q, &s, err)) {
         const char *text = dm_stmt_text(q, 2);
         ES_ASSERT(strlen(text) < DM_JOB_KEY_MAX); /* drivers' keys have 48 bytes at most */
         snprintf(key, DM_JOB_KEY_MAX, "%s", text);
@@ -258,7 +259,7 @@ es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_
     }
     dm_stmt_end(q);
     *more = seen == limit;
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t n, es_error *err)
@@ -270,12 +271,12 @@ static es_status job_ids(dm_stmt *q, int64_t **ids, int *count, es_error *err)
 {
     dm_ids l = {0};
     es_status s;
-    while ((s = dm_stmt_row(q, err)) == ES_OK)
+    while (dm_stmt_next(q, &s, err))
         dm_ids_add(&l, dm_stmt_i64(q, 0));
     dm_stmt_end(q);
     *ids = l.p;
     *count = l.n;
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_job_dependents(dm_store *st, int64_t id, int64_t **jobs, int *count, es_error *err)
@@ -320,131 +321,47 @@ fail:
     return s;
 }
 
-es_status dm_attempt_insert(dm_store *st, const dm_attempt_row *r, es_error *err)
-{
-    return dm_db_run(st->db,
-                     "INSERT INTO attempt (job, attempt, worker, outcome, leased_ms, ended_ms, error_code, error, log)"
-                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                     err, "iiiiiisss", r->job, r->attempt, r->worker, (int64_t)r->outcome, r->leased_ms, r->ended_ms,
-                     r->error_code, r->error, r->log);
-}
-
-es_status dm_attempt_ended_so(dm_store *st, int64_t job, int64_t attempt, int64_t worker, int said, bool *yes,
-                              es_error *err)
-{
-    int64_t outcome;
-    es_status s =
-        dm_db_get_i64(st->db, &outcome, "SELECT outcome FROM attempt WHERE job = ? AND attempt = ? AND worker = ?", err,
-                      "iii", job, attempt, worker);
-    *yes = s == ES_OK &&
-           (outcome == said || (outcome == DM_OUTCOME_SLICE && said == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE));
-    return s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_attempt_each(dm_store *st, int64_t job, bool (*fn)(void *ctx, const dm_attempt_row *r), void *ctx,
-                          es_error *err)
+es_status dm_job_counts(dm_store *st, int64_t counts[7], es_error *err)
 {
     dm_stmt *q;
-    es_status s;
-    bool more = true;
+    memset(counts, 0, 7 * sizeof *counts);
+    ES_RETURN(dm_store_flush_counts(st, err));
     ES_RETURN(dm_db_query(
         st->db, &q,
-        "SELECT attempt, worker, outcome, leased_ms, ended_ms, error_code, error, log FROM attempt WHERE job = ?"
-        " ORDER BY attempt",
-        err, "i", job));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
-        dm_attempt_row r = {.job = job,
-                            .attempt = dm_stmt_i64(q, 0),
-                            .worker = dm_stmt_i64(q, 1),
-                            .outcome = (int)dm_stmt_i64(q, 2),
-                            .leased_ms = dm_stmt_i64(q, 3),
-                            .ended_ms = dm_stmt_i64(q, 4),
-                            .error_code = dm_stmt_text(q, 5),
-                            .error = dm_stmt_text(q, 6),
-                            .log = dm_stmt_text(q, 7)};
-        more = fn(ctx, &r);
-    }
-    dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_gang_insert(dm_store *st, const dm_gang_row *r, es_error *err)
-{
-    if (r->rank == 0)
-        ES_RETURN(dm_db_run(st->db, "DELETE FROM gang_rank WHERE job = ?", err, "i", r->job));
-    return dm_db_run(st->db, "INSERT INTO gang_rank (job, rank, attempt, size, worker) VALUES (?, ?, ?, ?, ?)", err,
-                     "iiiii", r->job, (int64_t)r->rank, r->attempt, (int64_t)r->size, r->worker);
-}
-
-es_status dm_gang_leave(dm_store *st, int64_t job, int rank, es_error *err)
-{
-    return dm_db_run(st->db, "DELETE FROM gang_rank WHERE job = ? AND rank = ?", err, "ii", job, (int64_t)rank);
-}
-
-es_status dm_gang_set_id(dm_store *st, int64_t job, const void *id, size_t n, es_error *err)
-{
-    return dm_db_run(st->db, "UPDATE gang_rank SET id = ? WHERE job = ? AND rank = 0", err, "bi", id, n, job);
-}
-
-es_status dm_gang_each(dm_store *st, int64_t job, int64_t attempt,
-                       bool (*fn)(void *ctx, const dm_gang_row *r, const void *id, size_t n), void *ctx, es_error *err)
-{
-    dm_stmt *q;
-    es_status s;
-    bool more = true;
-    ES_RETURN(dm_db_query(st->db, &q,
-                          "SELECT rank, size, worker, id FROM gang_rank WHERE job = ? AND attempt = ? ORDER BY rank",
-                          err, "ii", job, attempt));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
-        size_t n = 0;
-        const void *id = dm_stmt_blob(q, 3, &n);
-        dm_gang_row r = {.job = job,
-                         .attempt = attempt,
-                         .rank = (int)dm_stmt_i64(q, 0),
-                         .size = (int)dm_stmt_i64(q, 1),
-                         .worker = dm_stmt_i64(q, 2)};
-        more = fn(ctx, &r, id, n);
-    }
-    dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_checkpoint_insert(dm_store *st, const dm_checkpoint *c, es_error *err)
-{
-    return dm_db_run(st->db,
-                     "INSERT OR REPLACE INTO checkpoint (job, step, steps, weights, loss, per_second, seconds) VALUES "
-                     "(?, ?, ?, ?, ?, ?, ?)",
-                     err, "iiisddd", c->job, c->step, c->steps, c->weights, c->loss, c->per_second, c->seconds);
-}
-
-es_status dm_checkpoint_last(dm_store *st, int64_t job, dm_checkpoint *out, char weights[72], es_error *err)
-{
-    dm_stmt *q;
-    memset(out, 0, sizeof *out);
-    ES_RETURN(dm_db_query(st->db, &q,
-                          "SELECT step, steps, weights, loss, per_second, seconds FROM checkpoint WHERE job = ? ORDER "
-                          "BY step DESC LIMIT 1",
-                          err, "i", job));
+        "SELECT sum(n_waiting), sum(n_ready), sum(n_running), sum(n_done), sum(n_failed), sum(n_cancelled) FROM search",
+        err, ""));
     es_status s = dm_stmt_row(q, err);
-    if (s == ES_OK) {
-        snprintf(weights, 72, "%s", dm_stmt_text(q, 2));
-        *out = (dm_checkpoint){.job = job,
-                               .step = dm_stmt_i64(q, 0),
-                               .steps = dm_stmt_i64(q, 1),
-                               .weights = weights,
-                               .loss = dm_stmt_f64(q, 3),
-                               .per_second = dm_stmt_f64(q, 4),
-                               .seconds = dm_stmt_f64(q, 5)};
-    }
+    for (int i = 1; s == ES_OK && i < DM_JOB_STATES; i++)
+        counts[i] = dm_stmt_i64(q, i - 1);
     dm_stmt_end(q);
     return s;
 }
 
-es_status dm_checkpoint_seconds(dm_store *st, int64_t job, double *out, es_error *err)
+es_status dm_job_kinds(dm_store *st, int64_t search, int64_t counts[4][16], es_error *err)
 {
-    int64_t ms;
-    es_status s = dm_db_get_i64(
-        st->db, &ms, "SELECT CAST(sum(seconds) * 1000 AS INTEGER) FROM checkpoint WHERE job = ?", err, "i", job);
-    *out = (double)ms / 1000;
-    return s;
+    dm_stmt *q;
+    es_status s = ES_OK;
+    for (int state = DM_JOB_WAITING; state <= DM_JOB_RUNNING; state++) {
+        /* The state must stand in the text for the partial index to be used. */
+        if (state == DM_JOB_WAITING)
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 1 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        else if (state == DM_JOB_READY)
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 2 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        else
+            ES_RETURN(dm_db_query(st->db, &q,
+                                  "SELECT kind, count(*) FROM job WHERE state = 3 AND search = ? GROUP BY kind", err,
+                                  "i", search));
+        while (dm_stmt_next(q, &s, err)) {
+            int64_t kind = dm_stmt_i64(q, 0);
+            if (kind > 0 && kind < 16)
+                counts[state][kind] += dm_stmt_i64(q, 1);
+        }
+        dm_stmt_end(q);
+        ES_RETURN(s);
+    }
+    return ES_OK;
 }

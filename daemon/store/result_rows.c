@@ -1,4 +1,5 @@
-/* What searches found, and the small tables: workers, events, enqueue tokens. */
+#include "daemon/store/result_rows.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +35,7 @@ es_status dm_candidate_each(dm_store *st, int64_t search, int64_t from, int64_t 
                           "= ? AND ticket >= ?"
                           " ORDER BY ticket LIMIT ?",
                           err, "iii", search, from, limit));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
+    while (more && dm_stmt_next(q, &s, err)) {
         dm_candidate c = {.ticket = dm_stmt_i64(q, 0),
                           .architecture = dm_stmt_text(q, 2),
                           .params = dm_stmt_i64(q, 3),
@@ -44,7 +45,7 @@ es_status dm_candidate_each(dm_store *st, int64_t search, int64_t from, int64_t 
         more = fn(ctx, &c);
     }
     dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_result_insert(dm_store *st, int64_t search, const dm_result *r, bool *fresh, es_error *err)
@@ -108,161 +109,17 @@ es_status dm_result_each(dm_store *st, int64_t search, bool (*fn)(void *ctx, con
     es_status s;
     bool more = true;
     ES_RETURN(dm_db_query(st->db, &q, "SELECT " RESULT_COLUMNS " FROM result WHERE search = ?", err, "i", search));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
+    while (more && dm_stmt_next(q, &s, err)) {
         dm_result r;
         result_read(q, &r);
         more = fn(ctx, &r);
     }
     dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_worker_upsert(dm_store *st, dm_worker_row *r, es_error *err)
-{
-    ES_RETURN(
-        dm_db_run(st->db,
-                  "INSERT INTO worker (uid, name, device, machine_kind, memory_bytes, first_seen_ms, last_seen_ms)"
-                  " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE SET last_seen_ms = excluded.last_seen_ms",
-                  err, "bsssiii", r->uid, sizeof r->uid, r->name, r->device, r->machine_kind, r->memory_bytes,
-                  r->first_seen_ms, r->first_seen_ms));
-    return dm_db_get_i64(st->db, &r->id, "SELECT id FROM worker WHERE uid = ?", err, "b", r->uid, sizeof r->uid);
-}
-
-es_status dm_worker_get(dm_store *st, int64_t id, dm_worker_row *out, dm_worker_text *text, es_error *err)
-{
-    dm_stmt *q;
-    size_t n;
-    memset(out, 0, sizeof *out);
-    ES_RETURN(dm_db_query(
-        st->db, &q,
-        "SELECT uid, name, device, machine_kind, memory_bytes, first_seen_ms, drained FROM worker WHERE id = ?", err,
-        "i", id));
-    es_status s = dm_stmt_row(q, err);
-    if (s == ES_OK) {
-        const void *uid = dm_stmt_blob(q, 0, &n);
-        if (n == sizeof out->uid)
-            memcpy(out->uid, uid, n);
-        snprintf(text->name, sizeof text->name, "%s", dm_stmt_text(q, 1));
-        snprintf(text->device, sizeof text->device, "%s", dm_stmt_text(q, 2));
-        snprintf(text->machine_kind, sizeof text->machine_kind, "%s", dm_stmt_text(q, 3));
-        snprintf(text->drained, sizeof text->drained, "%s", dm_stmt_text(q, 6));
-        out->id = id;
-        out->memory_bytes = dm_stmt_i64(q, 4);
-        out->first_seen_ms = dm_stmt_i64(q, 5);
-        out->name = text->name;
-        out->device = text->device;
-        out->machine_kind = text->machine_kind;
-        out->drained = text->drained[0] ? text->drained : NULL;
-    }
-    dm_stmt_end(q);
     return s;
 }
 
-es_status dm_worker_seen(dm_store *st, int64_t id, int64_t now_ms, es_error *err)
-{
-    return dm_db_run(st->db, "UPDATE worker SET last_seen_ms = ? WHERE id = ?", err, "ii", now_ms, id);
-}
-
-es_status dm_worker_stale(dm_store *st, int64_t before_ms, int64_t *id, es_error *err)
-{
-    return dm_db_get_i64(st->db, id,
-                         "SELECT id FROM worker WHERE last_seen_ms < ? AND id < (SELECT max(id) FROM worker)"
-                         " ORDER BY last_seen_ms LIMIT 1",
-                         err, "i", before_ms);
-}
-
-es_status dm_worker_delete(dm_store *st, int64_t id, es_error *err)
-{
-    return dm_db_run(st->db, "DELETE FROM worker WHERE id = ?", err, "i", id);
-}
-
-es_status dm_worker_find(dm_store *st, const uint8_t uid[16], int64_t *id, es_error *err)
-{
-    return dm_db_get_i64(st->db, id, "SELECT id FROM worker WHERE uid = ?", err, "b", uid, (size_t)16);
-}
-
-es_status dm_worker_set_drained(dm_store *st, int64_t id, const char *why, es_error *err)
-{
-    return dm_db_run(st->db, "UPDATE worker SET drained = ? WHERE id = ?", err, "si", why, id);
-}
-
-es_status dm_event_insert(dm_store *st, int64_t id, int64_t ms, int64_t search, int64_t job, const char *kind,
-                          const char *json, es_error *err)
-{
-    return dm_db_run(
-        st->db, "INSERT INTO event (id, ms, search, job, kind, json) VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?)",
-        err, "iiiiss", id, ms, search, job, kind, json);
-}
-
-es_status dm_event_last(dm_store *st, int64_t *id, es_error *err)
-{
-    return dm_db_get_i64(st->db, id, "SELECT max(id) FROM event", err, "");
-}
-
-es_status dm_event_each(dm_store *st, int64_t search, int64_t after, int64_t limit,
-                        bool (*fn)(void *ctx, int64_t id, const char *json), void *ctx, es_error *err)
-{
-    dm_stmt *q;
-    es_status s;
-    bool more = true;
-    if (search)
-        ES_RETURN(dm_db_query(st->db, &q, "SELECT id, json FROM event WHERE search = ? AND id > ? ORDER BY id LIMIT ?",
-                              err, "iii", search, after, limit));
-    else
-        ES_RETURN(dm_db_query(st->db, &q, "SELECT id, json FROM event WHERE id > ? ORDER BY id LIMIT ?", err, "ii",
-                              after, limit));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK)
-        more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_text(q, 1));
-    dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_event_prune(dm_store *st, int64_t keep, es_error *err)
-{
-    return dm_db_run(
-        st->db,
-        "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE id < (SELECT max(id) FROM event) - ? LIMIT 1000)",
-        err, "i", keep);
-}
-
-es_status dm_enqueue_find(dm_store *st, const char *token, int64_t *search, es_error *err)
-{
-    return dm_db_get_i64(st->db, search, "SELECT search FROM enqueue WHERE token = ?", err, "s", token);
-}
-
-es_status dm_enqueue_insert(dm_store *st, const char *token, int64_t search, es_error *err)
-{
-    return dm_db_run(st->db, "INSERT INTO enqueue (token, search) VALUES (?, ?)", err, "si", token, search);
-}
-
-/* ---- curves */
-
-es_status dm_curve_loss(dm_store *st, int64_t search, int64_t limit,
-                        bool (*fn)(void *ctx, int64_t job, int64_t step, double loss), void *ctx, es_error *err)
-{
-    int64_t total;
-    dm_stmt *q;
-    es_status s = ES_OK;
-    bool more = true;
-    ES_RETURN(dm_db_get_i64(st->db, &total,
-                            "SELECT count(*) FROM job AS j JOIN checkpoint AS c ON c.job = j.id WHERE j.search = ? AND"
-                            " j.key IS NOT NULL",
-                            err, "i", search));
-    int64_t every = limit > 0 ? (total + limit - 1) / limit : 1, i = 0;
-    ES_RETURN(dm_db_query(st->db, &q,
-                          "SELECT c.job, c.step, c.loss FROM job AS j JOIN checkpoint AS c ON c.job = j.id WHERE"
-                          " j.search = ? AND j.key IS NOT NULL ORDER BY c.job, c.step",
-                          err, "i", search));
-    for (; more && (s = dm_stmt_row(q, err)) == ES_OK; i++)
-        if (every < 2 || i % every == every - 1 || i == total - 1)
-            more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_i64(q, 1), dm_stmt_f64(q, 2));
-    dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_curve_values(dm_store *st, int64_t search, int64_t from, int64_t limit,
-                          bool (*fn)(void *ctx, int64_t ticket, double value, int64_t params, int64_t macs), void *ctx,
-                          es_error *err)
+es_status dm_candidate_curve(dm_store *st, int64_t search, int64_t from, int64_t limit,
+                             bool (*fn)(void *ctx, const dm_candidate *c, double accuracy), void *ctx, es_error *err)
 {
     dm_stmt *q;
     es_status s = ES_OK;
@@ -274,8 +131,10 @@ es_status dm_curve_values(dm_store *st, int64_t search, int64_t from, int64_t li
         " r.measure = 1 AND r.ok = 1 LIMIT 1) AS v, ifnull(c.params, 0), ifnull(c.macs, 0) FROM candidate AS c"
         " WHERE c.search = ? AND c.ticket >= ? AND v IS NOT NULL ORDER BY c.ticket LIMIT ?",
         err, "iii", search, from, limit));
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK)
-        more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_f64(q, 1), dm_stmt_i64(q, 2), dm_stmt_i64(q, 3));
+    while (more && dm_stmt_next(q, &s, err)) {
+        dm_candidate c = {.ticket = dm_stmt_i64(q, 0), .params = dm_stmt_i64(q, 2), .macs = dm_stmt_i64(q, 3)};
+        more = fn(ctx, &c, dm_stmt_f64(q, 1));
+    }
     dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }

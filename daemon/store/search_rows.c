@@ -1,4 +1,5 @@
-/* Searches: the rows of what users submitted. */
+#include "daemon/store/search_rows.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,14 +154,14 @@ es_status dm_search_each(dm_store *st, int64_t before, int64_t limit, bool (*fn)
                           " FROM search WHERE id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT ?",
                           err, "ii", before ? before : INT64_MAX, limit));
     bool more = true;
-    while (more && (s = dm_stmt_row(q, err)) == ES_OK) {
+    while (more && dm_stmt_next(q, &s, err)) {
         dm_search_row r;
         search_read(q, &r);
         more = fn(ctx, &r);
         dm_search_row_free(&r);
     }
     dm_stmt_end(q);
-    return !more || s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_search_live(dm_store *st, int64_t **ids, int *count, es_error *err)
@@ -169,12 +170,12 @@ es_status dm_search_live(dm_store *st, int64_t **ids, int *count, es_error *err)
     dm_ids l = {0};
     es_status s;
     ES_RETURN(dm_db_query(st->db, &q, "SELECT id FROM search WHERE state = 1 OR state = 2 ORDER BY id", err, ""));
-    while ((s = dm_stmt_row(q, err)) == ES_OK)
+    while (dm_stmt_next(q, &s, err))
         dm_ids_add(&l, dm_stmt_i64(q, 0));
     dm_stmt_end(q);
     *ids = l.p;
     *count = l.n;
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_search_unswept(dm_store *st, int64_t *id, es_error *err)
@@ -193,54 +194,13 @@ es_status dm_search_counts(dm_store *st, int64_t counts[6], es_error *err)
     memset(counts, 0, 6 * sizeof *counts);
     ES_RETURN(
         dm_db_query(st->db, &q, "SELECT state, count(*) FROM search WHERE deleted_ms IS NULL GROUP BY state", err, ""));
-    while ((s = dm_stmt_row(q, err)) == ES_OK)
+    while (dm_stmt_next(q, &s, err))
         counts[dm_stmt_i64(q, 0)] = dm_stmt_i64(q, 1);
-    dm_stmt_end(q);
-    return s == ES_NOT_FOUND ? ES_OK : s;
-}
-
-es_status dm_job_counts(dm_store *st, int64_t counts[7], es_error *err)
-{
-    dm_stmt *q;
-    memset(counts, 0, 7 * sizeof *counts);
-    ES_RETURN(dm_store_flush_counts(st, err));
-    ES_RETURN(dm_db_query(
-        st->db, &q,
-        "SELECT sum(n_waiting), sum(n_ready), sum(n_running), sum(n_done), sum(n_failed), sum(n_cancelled) FROM search",
-        err, ""));
-    es_status s = dm_stmt_row(q, err);
-    for (int i = 1; s == ES_OK && i < DM_JOB_STATES; i++)
-        counts[i] = dm_stmt_i64(q, i - 1);
     dm_stmt_end(q);
     return s;
 }
 
-es_status dm_job_kinds(dm_store *st, int64_t search, int64_t counts[4][16], es_error *err)
+es_status dm_search_set_pinned(dm_store *st, int64_t id, bool pinned, es_error *err)
 {
-    dm_stmt *q;
-    es_status s = ES_OK;
-    for (int state = DM_JOB_WAITING; state <= DM_JOB_RUNNING; state++) {
-        /* The state must stand in the text for the partial index to be used. */
-        if (state == DM_JOB_WAITING)
-            ES_RETURN(dm_db_query(st->db, &q,
-                                  "SELECT kind, count(*) FROM job WHERE state = 1 AND search = ? GROUP BY kind", err,
-                                  "i", search));
-        else if (state == DM_JOB_READY)
-            ES_RETURN(dm_db_query(st->db, &q,
-                                  "SELECT kind, count(*) FROM job WHERE state = 2 AND search = ? GROUP BY kind", err,
-                                  "i", search));
-        else
-            ES_RETURN(dm_db_query(st->db, &q,
-                                  "SELECT kind, count(*) FROM job WHERE state = 3 AND search = ? GROUP BY kind", err,
-                                  "i", search));
-        while ((s = dm_stmt_row(q, err)) == ES_OK) {
-            int64_t kind = dm_stmt_i64(q, 0);
-            if (kind > 0 && kind < 16)
-                counts[state][kind] += dm_stmt_i64(q, 1);
-        }
-        dm_stmt_end(q);
-        if (s != ES_NOT_FOUND)
-            return s;
-    }
-    return ES_OK;
+    return dm_db_run(st->db, "UPDATE search SET pinned = ? WHERE id = ?", err, "ii", (int64_t)pinned, id);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/store/version_rows.h"
 
 enum { AT_ONCE = 64, PAUSE_MS = 20, WALK_EVERY_MS = 60000, WALK_SOONEST_MS = 500 };
 

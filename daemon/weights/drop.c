@@ -34,15 +34,14 @@ es_status dm_weights_collect(dm_weights *w, int64_t before_ms, int64_t *collecte
     *collected = 0;
     ES_RETURN(dm_db_query(w->db, &q, "SELECT chunk FROM orphan WHERE since_ms < ? ORDER BY since_ms LIMIT ?", err, "ii",
                           before_ms, (int64_t)ORPHANS_AT_ONCE));
-    while ((s = dm_stmt_row(q, err)) == ES_OK) {
+    while (dm_stmt_next(q, &s, err)) {
         size_t bytes;
         const void *p = dm_stmt_blob(q, 0, &bytes);
         if (bytes == ES_HASH_BYTES)
             memcpy(gone[n++].b, p, bytes);
     }
     dm_stmt_end(q);
-    if (s != ES_NOT_FOUND)
-        return s;
+    ES_RETURN(s);
     for (int i = 0; i < n; i++) {
         ES_RETURN(dm_db_run(w->db, "DELETE FROM orphan WHERE chunk = ?", err, "b", gone[i].b, (size_t)ES_HASH_BYTES));
         ES_RETURN(dm_db_run(w->db, "DELETE FROM chunk WHERE hash = ?", err, "b", gone[i].b, (size_t)ES_HASH_BYTES));
@@ -61,10 +60,10 @@ es_status dm_weights_idle(dm_weights *w, const char *after, int64_t before_ms, i
     *count = 0;
     ES_RETURN(dm_db_query(w->db, &q, "SELECT id FROM version WHERE id > ? AND touched_ms < ? ORDER BY id LIMIT ?", err,
                           "sii", after, before_ms, (int64_t)limit));
-    while ((s = dm_stmt_row(q, err)) == ES_OK)
+    while (dm_stmt_next(q, &s, err))
         snprintf(out[(*count)++], 72, "%s", dm_stmt_text(q, 0));
     dm_stmt_end(q);
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_weights_sizes(dm_weights *w, dm_weights_size *out, es_error *err)
@@ -118,7 +117,7 @@ static es_status check_versions(dm_weights *w, bool (*stop)(void *ctx), void *ct
     dm_stmt *q;
     es_status s;
     ES_RETURN(dm_db_query(w->db, &q, "SELECT id, manifest FROM version", err, ""));
-    while ((s = dm_stmt_row(q, err)) == ES_OK) {
+    while (dm_stmt_next(q, &s, err)) {
         size_t n;
         const void *bytes = dm_stmt_blob(q, 1, &n);
         s = stop && stop(ctx) ? es_fail(err, ES_CANCELLED, NULL, "told to stop")
@@ -127,7 +126,7 @@ static es_status check_versions(dm_weights *w, bool (*stop)(void *ctx), void *ct
             break;
     }
     dm_stmt_end(q);
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 static es_status check_chunks(dm_weights *w, bool (*stop)(void *ctx), void *ctx, es_error *err)
@@ -135,7 +134,7 @@ static es_status check_chunks(dm_weights *w, bool (*stop)(void *ctx), void *ctx,
     dm_stmt *q;
     es_status s;
     ES_RETURN(dm_db_query(w->db, &q, "SELECT hash, data FROM chunk", err, ""));
-    while ((s = dm_stmt_row(q, err)) == ES_OK) {
+    while (dm_stmt_next(q, &s, err)) {
         size_t n, bytes;
         const void *hash = dm_stmt_blob(q, 0, &n), *data = dm_stmt_blob(q, 1, &bytes);
         es_hash h;
@@ -152,7 +151,7 @@ static es_status check_chunks(dm_weights *w, bool (*stop)(void *ctx), void *ctx,
         }
     }
     dm_stmt_end(q);
-    return s == ES_NOT_FOUND ? ES_OK : s;
+    return s;
 }
 
 es_status dm_weights_check(dm_weights *w, bool (*stop)(void *ctx), void *ctx, es_error *err)

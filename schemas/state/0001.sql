@@ -1,4 +1,4 @@
--- state.db, schema 1: searches, jobs, attempts, results, events. Enum numbers are fixed for ever (daemon/store/job.h, daemon/store/store.h).
+-- state.db, schema 1: searches, jobs, attempts, results, events. Enum numbers are fixed for ever (daemon/store/job.h, daemon/store/*_rows.h).
 
 CREATE TABLE search (
     id           INTEGER PRIMARY KEY,

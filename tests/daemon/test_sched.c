@@ -2,7 +2,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "daemon/store/attempt_rows.h"
+#include "daemon/store/event_rows.h"
 #include "daemon/store/internal.h"
+#include "daemon/store/job.h"
+#include "daemon/store/job_rows.h"
+#include "daemon/store/purge.h"
+#include "daemon/store/result_rows.h"
+#include "daemon/store/search_rows.h"
+#include "daemon/store/version_rows.h"
+#include "daemon/store/worker_rows.h"
 #include "tests/check_main.h"
 #include "tests/daemon/work.h"
 #include "tests/daemon/world.h"

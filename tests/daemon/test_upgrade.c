@@ -3,7 +3,16 @@
 #include <sqlite3.h>
 
 #include "base/file.h"
+#include "daemon/store/attempt_rows.h"
+#include "daemon/store/event_rows.h"
 #include "daemon/store/internal.h"
+#include "daemon/store/job.h"
+#include "daemon/store/job_rows.h"
+#include "daemon/store/purge.h"
+#include "daemon/store/result_rows.h"
+#include "daemon/store/search_rows.h"
+#include "daemon/store/version_rows.h"
+#include "daemon/store/worker_rows.h"
 #include "daemon/weights/weights.h"
 #include "tests/check_main.h"
 

@@ -9,7 +9,11 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "daemon/store/attempt_rows.h"
 #include "daemon/store/job.h"
+#include "daemon/store/result_rows.h"
+#include "daemon/store/search_rows.h"
+#include "daemon/store/worker_rows.h"
 #include "tests/daemon/work.h"
 #include "tests/simulate/world.h"
 
