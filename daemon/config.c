@@ -114,7 +114,8 @@ static es_status config_limits(const es_yaml_node *root, dm_config *c, es_error 
     ES_RETURN(config_int(root, "peers_max", 10, 10000000, &l->peers_max, err));
     ES_RETURN(es_yaml_get_i64(root, "weights_max_bytes", 0, top, &c->weights_max_bytes, err));
     ES_RETURN(es_yaml_get_i64(root, "weights_free_bytes", 0, top, &c->weights_free_bytes, err));
-    return es_yaml_get_i64(root, "weights_per_key_bytes", 1 << 20, top, &c->weights_per_key_bytes, err);
+    /* Less, and a key could never store one large manifest. */
+    return es_yaml_get_i64(root, "weights_per_key_bytes", DM_DATA_MAX, top, &c->weights_per_key_bytes, err);
 }
 
 static es_status config_root(const es_yaml_node *root, dm_config *c, es_error *err)

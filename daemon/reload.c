@@ -48,13 +48,13 @@ static const setting settings[] = {
     {"http_token", AT(http_token), INT, false},
     {"keys", AT(keys), TEXT, false},
     {"insecure", AT(insecure), FLAG, false},
-    {"peer_messages_per_s", AT(limits.messages_per_s), INT, false},
-    {"peer_bytes_per_s", AT(limits.bytes_per_s), I64, false},
-    {"peer_queue_bytes", AT(limits.queue_bytes), I64, false},
-    {"peers_max", AT(limits.peers_max), INT, false},
-    {"weights_max_bytes", AT(weights_max_bytes), I64, false},
-    {"weights_free_bytes", AT(weights_free_bytes), I64, false},
-    {"weights_per_key_bytes", AT(weights_per_key_bytes), I64, false},
+    {"peer_messages_per_s", AT(limits.messages_per_s), INT, true},
+    {"peer_bytes_per_s", AT(limits.bytes_per_s), I64, true},
+    {"peer_queue_bytes", AT(limits.queue_bytes), I64, true},
+    {"peers_max", AT(limits.peers_max), INT, true},
+    {"weights_max_bytes", AT(weights_max_bytes), I64, true},
+    {"weights_free_bytes", AT(weights_free_bytes), I64, true},
+    {"weights_per_key_bytes", AT(weights_per_key_bytes), I64, true},
 };
 #undef AT
 

@@ -162,20 +162,31 @@ static void server_pub_again(dm_server *s)
 }
 
 /* Weights are large and their peers many requests ahead: four times the messages, 64 times the bytes of control. */
+static dm_limit_options data_limits(const dm_config *c)
+{
+    dm_limit_options l = c->limits;
+    l.messages_per_s *= 4;
+    l.bytes_per_s *= 64;
+    l.queue_bytes *= 2;
+    return l;
+}
+
+static dm_quota data_quota(const dm_config *c)
+{
+    return (dm_quota){c->weights_max_bytes, c->weights_free_bytes, c->weights_per_key_bytes,
+                      (int64_t)c->weights_grace_s * 1000};
+}
+
 static es_status server_data(dm_server *s, es_error *err)
 {
     const dm_config *c = &s->config;
-    dm_data_options o = {.zmq = s->zmq,
-                         .auth = s->auth,
-                         .endpoint = c->data,
-                         .path = s->weights_path,
-                         .limits = c->limits,
-                         .quota = {c->weights_max_bytes, c->weights_free_bytes, c->weights_per_key_bytes,
-                                   (int64_t)c->weights_grace_s * 1000}};
-    o.limits.messages_per_s *= 4;
-    o.limits.bytes_per_s *= 64;
-    o.limits.queue_bytes *= 2;
-    return dm_data_start(&o, &s->data, err);
+    return dm_data_start(&(dm_data_options){.zmq = s->zmq,
+                                            .auth = s->auth,
+                                            .endpoint = c->data,
+                                            .path = s->weights_path,
+                                            .limits = data_limits(c),
+                                            .quota = data_quota(c)},
+                         &s->data, err);
 }
 
 static es_status server_http(dm_server *s, es_error *err)
@@ -268,6 +279,10 @@ static es_status server_reload(void *ctx, char text[400], es_error *err)
     es_log_json(s->config.log_json);
     dm_options o = server_options(s);
     dm_coord_set_options(s->coord, &o);
+    dm_limit_options limits = data_limits(&s->config);
+    dm_quota quota = data_quota(&s->config);
+    dm_limits_set(s->limits, &s->config.limits);
+    dm_data_set_limits(s->data, &limits, &quota);
     dm_keep_set(s->keep, &s->config);
     es_log(ES_LOG_INFO, "configuration read: %s", r.text);
     dm_notify("READY=1\nSTATUS=%s", r.text);

@@ -82,6 +82,8 @@ dm_limits *dm_limits_new(const dm_limit_options *o)
     return l;
 }
 
+void dm_limits_set(dm_limits *l, const dm_limit_options *o) { l->o = *o; }
+
 void dm_limits_free(dm_limits **pl)
 {
     dm_limits *l = *pl;

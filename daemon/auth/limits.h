@@ -32,6 +32,7 @@ dm_limit_options dm_limits_default(void);
 typedef enum dm_verdict { DM_PASS, DM_TELL, DM_DROP } dm_verdict;
 typedef struct dm_limits dm_limits;
 dm_limits *dm_limits_new(const dm_limit_options *o);
+void dm_limits_set(dm_limits *l, const dm_limit_options *o); /* from now on; what a peer has used stays used */
 void dm_limits_free(dm_limits **l);
 dm_verdict dm_limits_take(dm_limits *l, const void *id, size_t id_n, const dm_who *who, size_t bytes, int64_t now_ms,
                           es_error *why);

@@ -26,6 +26,10 @@ struct dm_data {
     char endpoint[256];
     int64_t collect_at_ms, collect_grace_ms;
     _Atomic int64_t grace_ms;
+    pthread_mutex_t fresh_lock; /* of what the main thread wants from now on */
+    bool fresh;
+    dm_limit_options fresh_limits;
+    dm_quota fresh_quota;
     char dropping[DROPS_MAX][72]; /* the main thread's: ordered, not yet acknowledged */
     int dropping_n;
 };
@@ -169,6 +173,26 @@ static bool data_orders(dm_data *d)
     return true;
 }
 
+void dm_data_set_limits(dm_data *d, const dm_limit_options *limits, const dm_quota *quota)
+{
+    pthread_mutex_lock(&d->fresh_lock);
+    d->fresh_limits = *limits;
+    d->fresh_quota = *quota;
+    d->fresh = true;
+    pthread_mutex_unlock(&d->fresh_lock);
+}
+
+static void data_renew(dm_data *d)
+{
+    pthread_mutex_lock(&d->fresh_lock);
+    if (d->fresh) {
+        dm_limits_set(d->limits, &d->fresh_limits);
+        dm_weights_set_quota(d->weights, &d->fresh_quota);
+        d->fresh = false;
+    }
+    pthread_mutex_unlock(&d->fresh_lock);
+}
+
 static void *data_main(void *ctx)
 {
     dm_data *d = ctx;
@@ -180,6 +204,7 @@ static void *data_main(void *ctx)
         if (zmq_poll(items, 2, due < 10 ? 10 : due > 1000 ? 1000 : (long)due) < 0 && errno == ETERM)
             break;
         on = data_orders(d);
+        data_renew(d);
         data_batch(d);
         data_collect(d);
     }
@@ -196,6 +221,7 @@ es_status dm_data_start(const dm_data_options *o, dm_data **out, es_error *err)
     void *zmq = o->zmq;
     const char *endpoint = o->endpoint;
     d->grace_ms = 600000;
+    pthread_mutex_init(&d->fresh_lock, NULL);
     d->auth = o->auth;
     d->limits = dm_limits_new(&o->limits);
     ES_GOTO(dm_weights_open(o->path, &d->weights, err));
@@ -284,6 +310,7 @@ void dm_data_stop(dm_data **pd)
         zmq_close(d->control);
     dm_weights_close(&d->weights);
     dm_limits_free(&d->limits);
+    pthread_mutex_destroy(&d->fresh_lock);
     free(d);
     *pd = NULL;
 }

@@ -23,6 +23,8 @@ typedef struct dm_data_options {
 } dm_data_options;
 es_status dm_data_start(const dm_data_options *o, dm_data **out, es_error *err) ES_MUST_CHECK;
 const char *dm_data_endpoint(const dm_data *d); /* as bound: with the port */
+/* What peers may cost and keys may store; may change while it runs. */
+void dm_data_set_limits(dm_data *d, const dm_limit_options *limits, const dm_quota *quota);
 /* How long an orphaned chunk and a version that nobody put again stay; may change while it runs. */
 void dm_data_set_grace(dm_data *d, int64_t ms);
 /* False: too many are on their way already. */

@@ -16,7 +16,14 @@ typedef struct key_use {
     int64_t logged_ms;
 } key_use;
 
-void dm_weights_set_quota(dm_weights *w, const dm_quota *q) { w->quota = *q; }
+void dm_weights_set_quota(dm_weights *w, const dm_quota *q)
+{
+    key_use *k;
+    double more = (double)q->per_key_bytes - (double)w->quota.per_key_bytes;
+    for (size_t i = 0; (k = es_map_next(&w->keys, &i)) != NULL;)
+        k->bucket.tokens += more; /* a larger quota helps at once whoever has used up the smaller one */
+    w->quota = *q;
+}
 
 void dm_quota_free(dm_weights *w)
 {

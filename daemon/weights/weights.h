@@ -26,7 +26,8 @@ void dm_weights_close(dm_weights **w);
 typedef struct dm_quota {
     int64_t max_bytes, free_bytes, per_key_bytes, per_key_ms;
 } dm_quota;
-void dm_weights_set_quota(dm_weights *w, const dm_quota *q);
+void dm_weights_set_quota(dm_weights *w,
+                          const dm_quota *q); /* also later: what a key has stored lately stays counted */
 es_status dm_weights_begin(dm_weights *w, es_error *err) ES_MUST_CHECK;
 es_status dm_weights_commit(dm_weights *w, es_error *err) ES_MUST_CHECK;
 void dm_weights_rollback(dm_weights *w);

@@ -43,6 +43,24 @@ START_TEST(messages_a_second)
     }
 END_TEST
 
+START_TEST(limits_change_while_peers_are_there)
+    {
+        dm_limits *l = limits(100, 1 << 20, 100);
+        dm_limit_options o = {10, 1 << 20, 1 << 20, 100};
+        ck_assert_int_eq(pass(l, "a", &ann, 1, 1000, 300), 300);
+        dm_limits_set(l, &o);
+        ck_assert_int_eq(pass(l, "a", &ann, 1, 1000, 300), 40); /* the burst is the new one */
+        ck_assert_int_eq(pass(l, "a", &ann, 1, 2000, 300), 10);
+        o.messages_per_s = 1000;
+        dm_limits_set(l, &o);
+        ck_assert_int_eq(pass(l, "a", &ann, 1, 2100, 300), 100);
+        o.peers_max = 2; /* of ann: the key and the connection */
+        dm_limits_set(l, &o);
+        ck_assert_int_eq(pass(l, "b", &bob, 1, 2100, 1), 0);
+        dm_limits_free(&l);
+    }
+END_TEST
+
 START_TEST(an_error_says_what_is_allowed)
     {
         dm_limits *l = limits(10, 1 << 20, 100);
@@ -154,5 +172,6 @@ START_TEST(who_does_not_read_holds_its_share)
     }
 END_TEST
 
-ES_TEST_MAIN("limits", messages_a_second, an_error_says_what_is_allowed, bytes_a_second_and_all_of_a_key,
-             peers_are_bounded_and_the_quiet_are_forgotten, who_does_not_read_holds_its_share)
+ES_TEST_MAIN("limits", messages_a_second, limits_change_while_peers_are_there, an_error_says_what_is_allowed,
+             bytes_a_second_and_all_of_a_key, peers_are_bounded_and_the_quiet_are_forgotten,
+             who_does_not_read_holds_its_share)

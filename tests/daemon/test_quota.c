@@ -60,6 +60,14 @@ START_TEST(a_key_has_its_share_and_gets_it_again)
         ck_assert_ok_err(put(w, &gpu1, 10, 250000, 3600, &h, &e),
                          &e); /* a quarter of the time, a quarter of the share */
         ck_assert_status(put(w, &gpu1, 11, 250000, 3700, &h, &e), ES_BUSY);
+        /* A configuration read again: more at once for who has used it up; less does not give back what was used. */
+        dm_weights_set_quota(w, &(dm_quota){.per_key_bytes = 1500000, .per_key_ms = 10000});
+        for (int i = 12; i < 14; i++)
+            ck_assert_ok_err(put(w, &gpu1, i, 250000, 3700, &h, &e), &e);
+        ck_assert_status(put(w, &gpu1, 14, 250000, 3700, &h, &e), ES_BUSY);
+        dm_weights_set_quota(w, &(dm_quota){.per_key_bytes = 1000000, .per_key_ms = 1000});
+        ck_assert_status(put(w, &gpu1, 15, 250000, 3800, &h, &e), ES_BUSY);
+        ck_assert_ok_err(put(w, &gpu1, 15, 250000, 4800, &h, &e), &e); /* and in the new time */
         dm_who local = dm_who_local();
         for (int i = 20; i < 30; i++)
             ck_assert_ok(put(w, &local, i, 250000, 1000, &h, &e));

@@ -56,6 +56,37 @@ static es_status ask(dm_peer *p, const char *what, int ms, es_error *e)
     return s;
 }
 
+static void configure(char *path, size_t size, const char *more)
+{
+    es_str text = ES_STR_INIT;
+    es_error e;
+    es_str_addf(&text, "dir: %s\ncontrol: %s\ndata: %s\nstatus: ''\nhttp: ''\nheartbeat_ms: 500\n%s", d.dir, d.control,
+                d.data, more);
+    snprintf(path, size, "%s/espalierd.yaml", d.dir);
+    ck_assert_ok_err(es_file_write(path, text.p, text.len, &e), &e);
+    es_str_free(&text);
+}
+
+/* The configuration with `more` instead, read while it runs: what it says must not need a restart. */
+static void reload(const char *more)
+{
+    char path[700];
+    es_error e;
+    dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT;
+    Espalier__Wire__Command c = ESPALIER__WIRE__COMMAND__INIT;
+    dm_to_peer *r = NULL;
+    dm_peer *root = peer(ROOT, false);
+    configure(path, sizeof path, more);
+    c.verb = ESPALIER__WIRE__VERB__VERB_RELOAD;
+    m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
+    m.command = &c;
+    ck_assert_ok_err(dm_peer_call(root, &m, CALL_MS, &r, &e), &e);
+    ck_assert_int_eq(r->what_case, ESPALIER__WIRE__TO_PEER__WHAT_DONE);
+    ck_assert_msg(strstr(r->done->text, "changed") && !strstr(r->done->text, "restart"), "%s", r->done->text);
+    dm_to_peer_free(&r);
+    dm_peer_close(&root);
+}
+
 /* Keys for everybody, and espalierd with `more` in its configuration. */
 static void start(const char *more)
 {
@@ -87,12 +118,8 @@ static void start(const char *more)
     }
     snprintf(path, sizeof path, "%s/authorized_keys", keys);
     ck_assert_ok(dm_secret_file_write(path, text.p, 0600, &e));
-    es_str_clear(&text);
-    es_str_addf(&text, "dir: %s\ncontrol: %s\ndata: %s\nstatus: ''\nhttp: ''\nheartbeat_ms: 500\n%s", d.dir, d.control,
-                d.data, more);
-    snprintf(path, sizeof path, "%s/espalierd.yaml", d.dir);
-    ck_assert_ok(es_file_write(path, text.p, text.len, &e));
     es_str_free(&text);
+    configure(path, sizeof path, more);
     d.pid = fork();
     if (d.pid == 0) {
         execl(es_test_built("espalierd"), "espalierd", "-c", path, (char *)NULL);
@@ -442,6 +469,12 @@ START_TEST(a_worker_cannot_fill_the_disk)
             s = put_chunk(honest, n, 1 << 20, &e);
         ck_assert_status(s, ES_DISK_FULL);
         ck_assert_has(e.text, "weights_max_bytes");
+        /* More room for the file, and for a key that has used its own up, without a restart. */
+        reload("weights_per_key_bytes: 16777216\nweights_max_bytes: 62914560\nweights_free_bytes: 0\n");
+        for (n = 4000; n < 4006; n++)
+            ck_assert_ok_err(put_chunk(liar, n, 1 << 20, &e), &e);
+        reload("weights_per_key_bytes: 16777216\nweights_max_bytes: 20971520\nweights_free_bytes: 0\n");
+        ck_assert_status(put_chunk(liar, 4006, 1 << 20, &e), ES_DISK_FULL);
         dm_peer_close(&root);
         dm_peer_close(&client);
         dm_peer_close(&honest);
