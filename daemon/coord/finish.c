@@ -190,7 +190,7 @@ static es_status training_check(dm_coord *c, const dm_job_row *row, const dm_job
         return es_fail(why, ES_CORRUPT, "result.steps",
                        "is %" PRIu64 ", the slice before said %" PRIu64 ": other data, or a broken worker", r->steps,
                        steps_known);
-    if (done && r->step == spec->step && r->step < r->steps)
+    if (done && r->step == spec->step && r->step < r->steps && spec->step < spec->until_step)
         return es_fail(why, ES_CORRUPT, "result.step",
                        "is still %" PRIu64 " after a slice that is said to be done: a slice is one step at least",
                        r->step);
@@ -248,7 +248,7 @@ static es_status training_slice(dm_coord *c, dm_lease *l, const dm_job_row *row,
     ES_RETURN(dm_attempt_insert(c->store, &a, err));
     spec->weights = r->weights;
     spec->step = r->step;
-    if (done)
+    if (done || spec->until_step <= r->step) /* handed back at its very end: no slice is empty */
         spec->until_step = r->step + (uint64_t)(l->search->file ? l->search->file->supernet.slice_steps : 1);
     dm_bytes b;
     ES_RETURN(dm_encode(&spec->base, DM_SPEC_TEXT_MAX, &b, err));

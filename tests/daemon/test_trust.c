@@ -109,6 +109,22 @@ START_TEST(a_slice_without_progress_is_a_failed_attempt)
     }
 END_TEST
 
+/* Told to hand back at the very end of its slice: what is given next is no empty slice, which nobody could bring on. */
+START_TEST(a_slice_handed_back_at_its_end_is_followed_by_a_whole_one)
+    {
+        world *w = world_new(es_test_dir());
+        uint64_t id = world_submit(w, "token", search_text);
+        world_hello(w, 1, 1);
+        says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, 10, 40);
+        says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, 20, 40);
+        char *show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "\"failures\": 0");
+        ck_assert_has(show, "\"step\": 20");
+        free(show);
+        world_free(&w);
+    }
+END_TEST
+
 START_TEST(who_only_hands_back_gets_no_more)
     {
         world *w = world_new(es_test_dir());
@@ -216,4 +232,5 @@ START_TEST(whose_search_it_is_decides)
 END_TEST
 
 ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, a_slice_without_progress_is_a_failed_attempt,
-             who_only_hands_back_gets_no_more, whose_search_it_is_decides)
+             a_slice_handed_back_at_its_end_is_followed_by_a_whole_one, who_only_hands_back_gets_no_more,
+             whose_search_it_is_decides)
