@@ -58,6 +58,37 @@ void kn_plan_destroy(kn_plan **plan)
     *plan = NULL;
 }
 
+static void drop(void *array, uint32_t *capacity)
+{
+    void **p = array;
+    free(*p);
+    *p = NULL;
+    *capacity = 0;
+}
+
+void kn_plan_trim(kn_plan *p)
+{
+    kn_graph *w = p->w;
+    kn_graph_destroy(&p->spare);
+    drop(&p->values, &p->cap_values);
+    drop(&p->dropped, &p->cap_nodes);
+    drop(&p->map, &p->cap_map);
+    drop(&p->dense, &p->cap_dense);
+    drop(&p->uses, &p->cap_uses);
+    drop(&p->live, &p->cap_live);
+    drop(&p->holes, &p->cap_holes);
+    drop(&w->values, &w->cap_values);
+    w->n_values = 0;
+    if (w->n_nodes == 0 || p->n_steps == 0)
+        return;
+    w->cap_nodes = w->n_nodes;
+    w->nodes = es_xrealloc(w->nodes, w->cap_nodes * sizeof *w->nodes);
+    p->cap_steps = p->n_steps;
+    p->steps = es_xrealloc(p->steps, p->cap_steps * sizeof *p->steps);
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        p->steps[i].call.a = &w->nodes[p->steps[i].node].a;
+}
+
 /* One record per value, reads counted, sources and aliases placed. */
 static void start_values(kn_plan *p)
 {
@@ -90,6 +121,8 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
         *plan = plan_new();
     kn_plan *p = *plan;
     kn_plan_forget(p);
+    if (p->spare == NULL)
+        p->spare = kn_graph_new(NULL);
     p->dev = dev;
     p->kernels = dev->vt->kernels;
     p->options = o == NULL ? (kn_plan_options){.precision = KN_PRECISION_F32} : *o;

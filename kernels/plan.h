@@ -52,6 +52,8 @@ typedef struct kn_binding {
 es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options *o, kn_plan **plan,
                        es_error *err) ES_MUST_CHECK;
 void kn_plan_destroy(kn_plan **plan);
+/* Gives back the memory that only making a plan needs, most of it: for plans that are kept by the hundred. It runs, and may be made anew, as before. */
+void kn_plan_trim(kn_plan *plan);
 kn_dtype kn_kept_dtype(kn_precision precision, const kn_shape *shape); /* of kn_output_kept and kn_input_kept */
 size_t kn_kept_bytes(kn_precision precision, const kn_shape *shape);
 size_t kn_plan_workspace_bytes(const kn_plan *p); /* peak of activations and scratch */

@@ -54,9 +54,10 @@ struct sn_trainer {
         *average; /* recalibrated per evaluation; the moving average of the weights, when there is one */
     kn_optim *optim;
     kn_graph *graph;
-    kn_plan *plan;          /* of passes that do not repeat, and others that come once */
-    struct sn_plans *plans; /* of those that do */
-    bool warm, warming;     /* the first steps have been rehearsed on the device; are being */
+    kn_plan *plan;                    /* of passes that do not repeat, and others that come once */
+    struct sn_plans *plans;           /* of those that do */
+    struct sn_link_plans *link_plans; /* of evaluations */
+    bool warm, warming;               /* the first steps have been rehearsed on the device; are being */
     kn_workspace *ws;
     size_t workspace_bytes;
     sr_arch *largest, *smallest, *sampled;
@@ -90,6 +91,8 @@ es_status sn_trainer_optim(sn_trainer *t,
 es_status sn_trainer_plan(sn_trainer *t, es_error *err) ES_MUST_CHECK;
 /* The same, to another plan, which may be one that will repeat. */
 es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, bool repeats, es_error *err) ES_MUST_CHECK;
+/* The workspace for a plan that is there already. */
+es_status sn_trainer_room(sn_trainer *t, const kn_plan *plan, es_error *err) ES_MUST_CHECK;
 kn_precision sn_trainer_precision(const sn_trainer *t);
 /* `arch` with these unit flags: its batch norms' statistics into `stats`. */
 es_status sn_calibrate(sn_trainer *t, const sr_arch *a, const uint8_t *flags, kn_weights *weights, kn_weights *stats,

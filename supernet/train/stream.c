@@ -4,15 +4,10 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "supernet/train/links.h"
 
 enum { CALIBRATE, SCORE, SCORE_LAST, PASSES, LINKS_MAX = 1024 };
-
-typedef struct link_plan {
-    kn_plan *plan;
-    es_hash unit;
-    int batch; /* 0: not planned */
-    bool last;
-} link_plan;
+_Static_assert((int)PASSES *(int)LINKS_MAX < (int)SN_LINK_PLANS_MAX, "the plans of a subnet are in the table at once");
 
 typedef struct kept {
     int depth;         /* links before it */
@@ -20,7 +15,7 @@ typedef struct kept {
 } kept;
 
 struct sn_stream {
-    link_plan (*plans)[PASSES]; /* by link */
+    kn_plan *(*plans)[PASSES]; /* by link of the subnet in hand; t->link_plans owns them */
     int room;
     void *swap[2], *memory; /* device: between two links of a batch; kept values */
     size_t swap_bytes, memory_bytes, keep_bytes;
@@ -54,9 +49,6 @@ void sn_stream_destroy(sn_stream **sp, kn_device *dev)
     sn_stream *s = *sp;
     if (!s)
         return;
-    for (int k = 0; k < s->room; k++)
-        for (int pass = 0; pass < PASSES; pass++)
-            kn_plan_destroy(&s->plans[k][pass].plan);
     for (int i = 0; i < 2; i++)
         kn_device_free(dev, s->swap[i]);
     kn_device_free(dev, s->memory);
@@ -126,35 +118,45 @@ size_t sn_stream_kept_bytes(const sn_trainer *t, const sn_link *l, const sn_batc
     return kept_bytes(t, l, calibration) + kept_bytes(t, l, scoring);
 }
 
-static es_status plan_link(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int k, int pass, int batch,
-                           es_error *err)
+static es_status make_link(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int k, const sn_link_key *key,
+                           kn_plan **plan, es_error *err)
 {
-    sn_stream *s = t->stream;
-    link_plan *p = &s->plans[k][pass];
-    bool last = k + 1 == s->n;
-    if (p->batch == batch && p->last == last && es_hash_equal(&p->unit, &s->links[k].unit))
-        return ES_OK;
-    sn_lower_options o = {.batch = batch,
-                          .mode = pass == CALIBRATE ? SN_CALIBRATE : SN_INFER,
+    sn_lower_options o = {.batch = key->batch,
+                          .mode = key->calibrates ? SN_CALIBRATE : SN_INFER,
                           .unit_flags = flags,
                           .first = k,
-                          .end = last ? 0 : k + 1};
+                          .end = key->last ? 0 : k + 1};
     sn_lowered net;
-    p->batch = 0;
     kn_graph_reset(t->graph);
     ES_RETURN(sn_net_lower(t->net, a, &o, t->graph, &net, err));
-    if (last && pass != CALIBRATE) {
+    if (key->last && !key->calibrates) {
         kn_val labels = kn_input(t->graph, SN_IN_LABELS, KN_SHAPE(kn_shape_of(t->graph, net.logits).d[0]), KN_I32);
         kn_val correct = kn_correct(t->graph, net.logits, labels);
         kn_output(t->graph, SN_OUT_CORRECT, kn_reduce_sum(t->graph, correct, KN_AXES_ALL));
         kn_output(t->graph, SN_OUT_LOSS,
                   kn_reduce_sum(t->graph, kn_cross_entropy(t->graph, net.logits, labels, 0), KN_AXES_ALL));
     }
-    ES_RETURN(sn_trainer_plan_to(t, &p->plan, false, err));
-    p->batch = batch;
-    p->last = last;
-    p->unit = s->links[k].unit;
+    ES_RETURN(sn_trainer_plan_to(t, plan, false, err));
+    kn_plan_trim(*plan);
     return ES_OK;
+}
+
+static es_status plan_link(sn_trainer *t, const sr_arch *a, const uint8_t *flags, int k, int pass, int batch,
+                           es_error *err)
+{
+    sn_stream *s = t->stream;
+    const sn_link_key key = {.unit = s->links[k].unit,
+                             .batch = batch,
+                             .calibrates = pass == CALIBRATE,
+                             .first = k == 0,
+                             .last = k + 1 == s->n,
+                             .precision = (uint8_t)sn_trainer_precision(t)};
+    sn_link_plan *p = sn_link_plans_at(t->link_plans, &key);
+    if (!p->made)
+        ES_RETURN(make_link(t, a, flags, k, &key, &p->plan, err));
+    p->made = true;
+    s->plans[k][pass] = p->plan;
+    return sn_trainer_room(t, p->plan, err);
 }
 
 /* A pass is planned right before it is first queued: while the host plans scoring, a device works on calibration. */
@@ -257,7 +259,7 @@ static es_status run_batch(sn_trainer *t, int kind, int64_t i, int pass, kn_bind
             next++;
         }
         bind->out[SN_OUT_LINK] = out;
-        ES_RETURN(kn_run(s->plans[k][pass].plan, t->ws, bind, err));
+        ES_RETURN(kn_run(s->plans[k][pass], t->ws, bind, err));
         bind->in[SN_IN_LINK] = out;
     }
     return ES_OK;

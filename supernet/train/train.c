@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "supernet/train/links.h"
 #include "supernet/train/plans.h"
 #include "supernet/train/stream.h"
 
@@ -90,6 +91,7 @@ es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **o
     t->part = -1;
     t->keep_bytes = SIZE_MAX;
     t->plans = sn_plans_new();
+    t->link_plans = sn_link_plans_new();
     ES_GOTO(sn_net_new(f->space, &t->net, err));
     ES_GOTO(open_data(t, err));
     ES_GOTO(open_memory(t, err));
@@ -115,6 +117,7 @@ void sn_trainer_destroy(sn_trainer **tp)
     sn_gang_destroy(&t->gang);
     kn_plan_destroy(&t->plan);
     sn_plans_destroy(&t->plans);
+    sn_link_plans_destroy(&t->link_plans);
     kn_graph_destroy(&t->graph);
     kn_workspace_destroy(&t->ws);
     kn_optim_destroy(&t->optim);
@@ -165,7 +168,12 @@ es_status sn_trainer_plan_to(sn_trainer *t, kn_plan **plan, bool repeats, es_err
     ES_RETURN(kn_graph_status(t->graph, err));
     const kn_plan_options options = {.precision = sn_trainer_precision(t), .repeats = repeats};
     ES_RETURN(kn_plan_make(t->dev, t->graph, &options, plan, err));
-    size_t need = kn_plan_workspace_bytes(*plan);
+    return sn_trainer_room(t, *plan, err);
+}
+
+es_status sn_trainer_room(sn_trainer *t, const kn_plan *plan, es_error *err)
+{
+    size_t need = kn_plan_workspace_bytes(plan);
     if (need <= t->workspace_bytes)
         return ES_OK;
     size_t free_bytes = 0, total_bytes = 0;
@@ -228,9 +236,12 @@ static es_status plan_of(sn_trainer *t, const sn_pass *p, kn_plan **plan, es_err
         return ES_OK;
     }
     sn_kept_plan *k = sn_plans_at(t->plans, p, t->batch.n, sn_trainer_precision(t));
-    if (!k->made)
+    if (!k->made) {
         ES_RETURN(plan_pass(t, p, &k->plan, err));
+        kn_plan_trim(k->plan);
+    }
     k->made = true;
+    ES_RETURN(sn_trainer_room(t, k->plan, err));
     *plan = k->plan;
     return ES_OK;
 }

@@ -1,6 +1,6 @@
 /* Scoring subnets: each recalibrated and scored on a test set, alone and together with others of a search.
  *
- *     build/tests/bench/bench_evaluate --space mbconv32 --device cuda:0                             # 8 random subnets, each alone
+ *     build/tests/bench/bench_evaluate --space mbconv32 --device cuda:0                             # 8 random subnets after 40, each alone
  *     build/tests/bench/bench_evaluate --space mbconv32 --device cuda:0 --search 120 --together 8   # those that NSGA-II asks for, 8 at a time
  *                                                                                                 # (--algorithm regularised-evolution, local-search ...: others)
  *
@@ -20,12 +20,13 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "base/str.h"
+#include "kernels/device_internal.h"
 #include "search/algorithm.h"
 #include "supernet/train/train.h"
 
 typedef struct bench {
     const char *space, *device, *algorithm;
-    int images, calibration, batch, subnets, search, together, population;
+    int images, calibration, batch, subnets, warm, search, together, population;
     bool exact;
     sn_search_file file;
     kn_device *dev;
@@ -154,35 +155,70 @@ static void queued(void *ctx, uint64_t n, uint64_t of, double loss, double rate)
     *(double *)ctx = now_s();
 }
 
-/* Random subnets, each by itself, after one that warms up. host_s: until all its kernels had been given to the device (a processor works meanwhile). */
+typedef struct alone {
+    double *s, *again_s, host_s, again_host_s; /* by subnet; of all but those that warm up, the mean */
+    kn_device_count before;
+} alone;
+
+/* How long one subnet takes, and until all its kernels had been given to the device (a processor works meanwhile). */
+static double score(bench *b, const sr_arch *a, double *host)
+{
+    double given = 0, start = now_s();
+    const sn_hooks hooks = {.ctx = &given, .progress = queued};
+    sn_evaluation out;
+    es_error e;
+    check(sn_evaluate_many(b->t, &a, 1, SN_TEST_SPLIT, 0, &hooks, &out, &e), &e);
+    *host = given - start;
+    return now_s() - start;
+}
+
+static double median(double *t, int n)
+{
+    qsort(t, (size_t)n, sizeof *t, by_size);
+    return n > 0 ? t[n / 2] : 0;
+}
+
+static void print_alone(bench *b, alone *r)
+{
+    const kn_device_count *now = &b->dev->count;
+    double *t = r->s + b->warm, n = b->subnets, first = r->s[0],
+           early = median(r->s + 1, b->warm > 8 ? 8 : b->warm - 1), mid = median(t, b->subnets);
+    printf("{\"workload\": \"%s\", \"mode\": \"eval\", \"dtype\": \"%s\", \"batch\": %d, \"calibration\": %d, "
+           "\"images\": %d, \"warm\": %d, \"first_s\": %.5f, \"next_8_s\": %.5f, \"median_s\": %.5f, \"min_s\": %.5f, "
+           "\"max_s\": %.5f, \"host_s\": %.5f, \"again_s\": %.5f, \"again_host_s\": %.5f, ",
+           b->space, dtype(b), sn_calibration_batch(b->t), b->calibration, b->images, b->warm, first, early, mid, t[0],
+           t[b->subnets - 1], r->host_s, median(r->again_s, b->subnets), r->again_host_s);
+    printf("\"searches\": %.1f, \"calls\": %.1f, \"replays\": %.1f, \"subnets_per_s\": %.2f, \"memory_MiB\": %.0f, "
+           "\"device\": \"%s\"}\n",
+           (double)(now->searches - r->before.searches) / n, (double)(now->calls - r->before.calls) / n / 2,
+           (double)(now->replays - r->before.replays) / n / 2, 1 / mid,
+           (double)sn_trainer_memory_bytes(b->t) / (1 << 20), kn_device_model(b->dev));
+}
+
+/* Random subnets, each by itself: `warm` of them first, as a search goes on long after its first ones (first_s, next_8_s: those), then those that are measured; each
+ * once more right away (again_s), when all its plans are there. */
 static void each_alone(bench *b)
 {
     const sr_space *choices = sn_space_choices(b->file.space);
     sr_arch *a = sr_arch_new(choices);
-    const sr_arch *one = a;
-    double *t = es_xcalloc((size_t)b->subnets, sizeof *t), host = 0, given = 0;
-    const sn_hooks hooks = {.ctx = &given, .progress = queued};
-    sn_evaluation out = {0};
-    es_error e;
-    for (int i = -1; i < b->subnets; i++) {
-        es_rng r = es_rng_make(1, ES_USE_SAMPLE_SUBNET, (uint64_t)(i + 1));
-        sr_arch_random(choices, &r, a);
-        double start = now_s();
-        check(sn_evaluate_many(b->t, &one, 1, SN_TEST_SPLIT, 0, &hooks, &out, &e), &e);
-        if (i >= 0)
-            t[i] = now_s() - start;
-        host += i >= 0 ? (given - start) / b->subnets : 0;
+    alone r = {.s = es_xcalloc((size_t)(b->warm + b->subnets), sizeof *r.s),
+               .again_s = es_xcalloc((size_t)b->subnets, sizeof *r.again_s)};
+    double host;
+    for (int i = 0; i < b->warm + b->subnets; i++) {
+        es_rng rng = es_rng_make(1, ES_USE_SAMPLE_SUBNET, (uint64_t)i);
+        sr_arch_random(choices, &rng, a);
+        if (i == b->warm)
+            r.before = b->dev->count;
+        r.s[i] = score(b, a, &host);
+        if (i < b->warm)
+            continue;
+        r.host_s += host / b->subnets;
+        r.again_s[i - b->warm] = score(b, a, &host);
+        r.again_host_s += host / b->subnets;
     }
-    qsort(t, (size_t)b->subnets, sizeof *t, by_size);
-    double median = t[b->subnets / 2];
-    printf("{\"workload\": \"%s\", \"mode\": \"eval\", \"dtype\": \"%s\", \"batch\": %d, \"calibration\": %d, "
-           "\"images\": %d, "
-           "\"median_s\": %.5f, \"min_s\": %.5f, \"max_s\": %.5f, \"host_s\": %.5f, \"subnets_per_s\": %.2f, "
-           "\"memory_MiB\": %.0f, "
-           "\"device\": \"%s\"}\n",
-           b->space, dtype(b), sn_calibration_batch(b->t), b->calibration, b->images, median, t[0], t[b->subnets - 1],
-           host, 1 / median, (double)sn_trainer_memory_bytes(b->t) / (1 << 20), kn_device_model(b->dev));
-    free(t);
+    print_alone(b, &r);
+    free(r.s);
+    free(r.again_s);
     free(a);
 }
 
@@ -297,14 +333,15 @@ int main(int argc, char **argv)
                .calibration = 2048,
                .batch = 512,
                .subnets = 8,
+               .warm = 40,
                .together = 8,
                .population = 24};
     const struct {
         const char *name;
         int *to, least;
-    } numbers[] = {{"--images", &b.images, 1},        {"--calib", &b.calibration, 2}, {"--batch", &b.batch, 1},
-                   {"--subnets", &b.subnets, 1},      {"--search", &b.search, 1},     {"--together", &b.together, 1},
-                   {"--population", &b.population, 2}};
+    } numbers[] = {{"--images", &b.images, 1},         {"--calib", &b.calibration, 2}, {"--batch", &b.batch, 1},
+                   {"--subnets", &b.subnets, 1},       {"--search", &b.search, 1},     {"--together", &b.together, 1},
+                   {"--population", &b.population, 2}, {"--warm", &b.warm, 1}};
     for (int i = 1; i < argc; i += 2) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
         bool ok = false;

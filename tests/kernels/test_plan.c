@@ -398,6 +398,48 @@ START_TEST(running_allocates_nothing)
     }
 END_TEST
 
+static void same_weights(kt_rig *r)
+{
+    es_error err;
+    for (int set = 0; set < 2; set++)
+        kt_ok(kn_weights_init(r->w[set], 3, &err), &err);
+}
+
+/* A plan that was trimmed runs as before, and can be made anew. */
+START_TEST(trimmed_plans_run)
+    {
+        es_error err;
+        space s = make_space();
+        kt_rig *r = kt_open("cpu:1", s.params, s.stats);
+        for (uint64_t seed = 0; seed < 20; seed++) {
+            float *was[KN_SLOTS] = {NULL};
+            kn_graph_reset(r->g);
+            build_random(r, &s, seed);
+            same_weights(r);
+            kt_run(r, false);
+            for (int i = 0; i < KN_SLOTS; i++) {
+                size_t bytes = r->b.out[i] ? (size_t)r->out_count[i] * sizeof(float) : 0;
+                if (bytes == 0)
+                    continue;
+                was[i] = memcpy(es_xcalloc(1, bytes), r->out[i], bytes);
+                memset(r->out[i], 0xff, bytes);
+            }
+            size_t before = mallinfo2().uordblks;
+            kn_plan_trim(r->plan);
+            ck_assert_uint_lt(mallinfo2().uordblks, before);
+            same_weights(r);
+            kt_ok(kn_run(r->plan, r->ws, &r->b, &err), &err);
+            for (int i = 0; i < KN_SLOTS; i++) {
+                if (was[i])
+                    ck_assert_mem_eq(was[i], r->out[i], (size_t)r->out_count[i] * sizeof(float));
+                free(was[i]);
+            }
+        }
+        kt_close(&r);
+        free_space(&s);
+    }
+END_TEST
+
 /* One output to two slots, an input handed through, a parameter handed through, a constant. */
 START_TEST(outputs_of_every_kind)
     {
@@ -482,4 +524,4 @@ END_TEST
 
 ES_TEST_MAIN("plan", random_graphs, sums_go_to_their_producers, dead_nodes_do_not_run, equal_constants_are_made_once,
              elementwise_chains_work_in_place, planning_again_allocates_nothing, running_allocates_nothing,
-             outputs_of_every_kind, runs_refuse_bad_bindings)
+             trimmed_plans_run, outputs_of_every_kind, runs_refuse_bad_bindings)
