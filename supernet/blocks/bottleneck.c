@@ -23,14 +23,23 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
     kn_act act = (kn_act)w->set[SN_ACT], between = o->preact ? KN_ACT_NONE : act,
            before = o->preact ? act : KN_ACT_NONE;
     int width = w->set[SN_WIDTH], hidden = sn_round_channels(width / o->reduce, o->divisor);
+    sn_conv_act narrow = {.conv = "conv1", .norm = "norm1", .out = hidden, .k = 1, .act = between};
+    sn_conv_act spatial = {.conv = "conv2",
+                           .norm = "norm2",
+                           .out = hidden,
+                           .k = w->set[SN_KERNEL],
+                           .stride = u->stride,
+                           .groups = w->set[SN_GROUPS],
+                           .act = between};
+    sn_conv_act widen = {
+        .conv = "conv3", .norm = "norm3", .out = width, .k = 1, .act = KN_ACT_NONE, .zero_gamma = o->zero_gamma};
     sn_val y = sn_walk_act(w, x, before), shortcut;
-    y = sn_walk_conv_act(w, y, CONV1, "conv1", "norm1", hidden, 1, 1, 1, between, false);
+    y = sn_walk_conv_act(w, y, CONV1, &narrow);
     y = sn_walk_act(w, y, before);
-    y = sn_walk_conv_act(w, y, CONV2, "conv2", "norm2", hidden, w->set[SN_KERNEL], u->stride,
-                         w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1, between, false);
+    y = sn_walk_conv_act(w, y, CONV2, &spatial);
     y = sn_walk_act(w, y, before);
     y = sn_walk_se(w, y, SE);
-    y = sn_walk_conv_act(w, y, CONV3, "conv3", "norm3", width, 1, 1, 1, KN_ACT_NONE, o->zero_gamma);
+    y = sn_walk_conv_act(w, y, CONV3, &widen);
     if (sn_walk_shortcut(w, x, y, SHORTCUT, &shortcut))
         y = sn_walk_add(w, sn_walk_drop_path(w, y, DROP, o->drop_path), shortcut);
     return o->preact ? y : sn_walk_act(w, y, act);

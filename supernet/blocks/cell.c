@@ -25,51 +25,56 @@ static bool op_skip(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_
 {
     (void)slot, (void)k, (void)c;
     const bool h = x.h % stride == 0, v = x.w % stride == 0, mixed = h != v && stride % 2 == 0;
-    *y = stride == 1 ? x : sn_walk_pool(w, x, false, mixed ? stride + 1 : stride, stride, h && v ? 0 : stride / 2);
+    sn_window win = {.k = mixed ? stride + 1 : stride, .stride = stride, .pad = h && v ? 0 : stride / 2};
+    *y = stride == 1 ? x : sn_walk_pool(w, x, false, win);
     return true;
 }
 
 static bool op_avg_pool(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
     (void)slot, (void)c;
-    *y = sn_walk_pool(w, x, false, k, stride, k / 2);
+    *y = sn_walk_pool(w, x, false, (sn_window){.k = k, .stride = stride, .pad = k / 2});
     return true;
 }
 
 static bool op_max_pool(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
     (void)slot, (void)c;
-    *y = sn_walk_pool(w, x, true, k, stride, k / 2);
+    *y = sn_walk_pool(w, x, true, (sn_window){.k = k, .stride = stride, .pad = k / 2});
     return true;
 }
 
 static bool op_conv(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
     x = sn_walk_act(w, x, (kn_act)c->act);
-    x = sn_walk_conv(w, x, slot, "conv", x.c, k, stride, -1, 1, 1);
+    x = sn_walk_conv(w, x, slot, "conv", x.c, (sn_window){.k = k, .stride = stride, .pad = SN_PAD_SAME});
     *y = sn_walk_norm(w, x, slot + 1, "norm", KN_ACT_NONE, c->affine, false);
     return true;
 }
 
-static bool separable(sn_walk *w, sn_val x, int slot, const char *const names[3], int k, int stride, int dilation,
-                      const sn_cell_spec *c, sn_val *y)
+static bool separable(sn_walk *w, sn_val x, int slot, const char *const names[3], sn_window win, const sn_cell_spec *c,
+                      sn_val *y)
 {
     x = sn_walk_act(w, x, (kn_act)c->act);
-    x = sn_walk_depthwise(w, x, slot, names[0], k, stride, dilation);
-    x = sn_walk_conv(w, x, slot + 1, names[1], x.c, 1, 1, 0, 1, 1);
+    x = sn_walk_depthwise(w, x, slot, names[0], win);
+    x = sn_walk_conv(w, x, slot + 1, names[1], x.c, (sn_window){.k = 1});
     *y = sn_walk_norm(w, x, slot + 2, names[2], KN_ACT_NONE, c->affine, false);
     return true;
 }
 
 static bool op_sep(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
-    separable(w, x, slot, (const char *const[]){"depthwise1", "pointwise1", "norm1"}, k, stride, 1, c, y);
-    return separable(w, *y, slot + 3, (const char *const[]){"depthwise2", "pointwise2", "norm2"}, k, 1, 1, c, y);
+    static const char *const names[2][3] = {{"depthwise1", "pointwise1", "norm1"},
+                                            {"depthwise2", "pointwise2", "norm2"}};
+    separable(w, x, slot, names[0], (sn_window){.k = k, .stride = stride, .pad = SN_PAD_SAME}, c, y);
+    return separable(w, *y, slot + 3, names[1], (sn_window){.k = k, .pad = SN_PAD_SAME}, c, y);
 }
 
 static bool op_dil(sn_walk *w, sn_val x, int slot, int k, int stride, const sn_cell_spec *c, sn_val *y)
 {
-    return separable(w, x, slot, (const char *const[]){"depthwise", "pointwise", "norm"}, k, stride, 2, c, y);
+    static const char *const names[3] = {"depthwise", "pointwise", "norm"};
+    sn_window win = {.k = k, .stride = stride, .dilation = 2, .pad = SN_PAD_SAME};
+    return separable(w, x, slot, names, win, c, y);
 }
 
 static const cell_op ops[] = {
@@ -126,7 +131,7 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
     char scope[64];
     if (c->preprocess) {
         x = sn_walk_act(w, x, (kn_act)c->act);
-        x = sn_walk_conv(w, x, 0, "input", w->set[SN_WIDTH], 1, 1, 0, 1, 1);
+        x = sn_walk_conv(w, x, 0, "input", w->set[SN_WIDTH], (sn_window){.k = 1});
         x = sn_walk_norm(w, x, 1, "input_norm", KN_ACT_NONE, c->affine, false);
     }
     node[0] = x;

@@ -10,9 +10,15 @@ static int slots(const sn_space *sp, const sn_unit *u)
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
-    sn_val shortcut;
-    sn_val y = sn_walk_conv_act(w, x, 0, "conv", "norm", w->set[SN_WIDTH], w->set[SN_KERNEL], u->stride,
-                                w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1, (kn_act)w->set[SN_ACT], o->zero_gamma);
+    sn_conv_act conv = {.conv = "conv",
+                        .norm = "norm",
+                        .out = w->set[SN_WIDTH],
+                        .k = w->set[SN_KERNEL],
+                        .stride = u->stride,
+                        .groups = w->set[SN_GROUPS],
+                        .act = (kn_act)w->set[SN_ACT],
+                        .zero_gamma = o->zero_gamma};
+    sn_val y = sn_walk_conv_act(w, x, 0, &conv), shortcut;
     y = sn_walk_se(w, y, 2);
     if (!sn_walk_shortcut(w, x, y, 2 + SN_SE_SLOTS, &shortcut))
         return y;

@@ -16,11 +16,12 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
     kn_act act = (kn_act)w->set[SN_ACT];
     sn_val y = sn_walk_norm(w, x, NORM, "norm", act, o->affine, false);
     if (w->set[SN_EXPAND] > 0) {
-        y = sn_walk_conv(w, y, SQUEEZE, "squeeze", w->set[SN_WIDTH] * w->set[SN_EXPAND], 1, 1, 0, 1, 1);
+        y = sn_walk_conv(w, y, SQUEEZE, "squeeze", w->set[SN_WIDTH] * w->set[SN_EXPAND], (sn_window){.k = 1});
         y = sn_walk_norm(w, y, SQUEEZE_NORM, "squeeze_norm", act, o->affine, false);
     }
-    y = sn_walk_conv(w, y, CONV, "conv", w->set[SN_WIDTH], w->set[SN_KERNEL], 1, -1,
-                     w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1, o->dilation);
+    sn_window spatial = {
+        .k = w->set[SN_KERNEL], .groups = w->set[SN_GROUPS], .dilation = o->dilation, .pad = SN_PAD_SAME};
+    y = sn_walk_conv(w, y, CONV, "conv", w->set[SN_WIDTH], spatial);
     y = sn_walk_dropout(w, y, DROP, o->rate, o->spatial);
     return sn_walk_concat(w, (const sn_val[]){x, y}, 2);
 }

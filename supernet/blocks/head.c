@@ -19,7 +19,7 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
     if (o->norm)
         x = sn_walk_norm(w, x, NORM, "norm", act, o->affine, false);
     if (w->set[SN_EXPAND] > 0) {
-        x = sn_walk_conv(w, x, EXPAND, "expand", x.c * w->set[SN_EXPAND], 1, 1, 0, 1, 1);
+        x = sn_walk_conv(w, x, EXPAND, "expand", x.c * w->set[SN_EXPAND], (sn_window){.k = 1});
         x = sn_walk_norm(w, x, EXPAND_NORM, "expand_norm", act, o->affine, false);
     }
     x = o->flatten ? sn_walk_flatten(w, x) : sn_walk_global_pool(w, x);

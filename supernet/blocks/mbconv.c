@@ -25,15 +25,16 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
     const sn_block_options *o = &u->stage->o;
     kn_act act = (kn_act)w->set[SN_ACT];
     int hidden = sn_round_channels(x.c * w->set[SN_EXPAND], o->divisor);
+    sn_window spatial = {.k = w->set[SN_KERNEL], .stride = u->stride, .dilation = o->dilation, .pad = SN_PAD_SAME};
     sn_val y = x, shortcut;
     if (w->set[SN_EXPAND] > 1 || hidden != x.c) {
-        y = sn_walk_conv(w, y, EXPAND, "expand", hidden, 1, 1, 0, 1, 1);
+        y = sn_walk_conv(w, y, EXPAND, "expand", hidden, (sn_window){.k = 1});
         y = sn_walk_norm(w, y, EXPAND_NORM, "expand_norm", act, o->affine, false);
     }
-    y = sn_walk_depthwise(w, y, DEPTHWISE, "depthwise", w->set[SN_KERNEL], u->stride, o->dilation);
+    y = sn_walk_depthwise(w, y, DEPTHWISE, "depthwise", spatial);
     y = sn_walk_norm(w, y, DEPTHWISE_NORM, "depthwise_norm", act, o->affine, false);
     y = sn_walk_se(w, y, SE);
-    y = sn_walk_conv(w, y, PROJECT, "project", w->set[SN_WIDTH], 1, 1, 0, w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1, 1);
+    y = sn_walk_conv(w, y, PROJECT, "project", w->set[SN_WIDTH], (sn_window){.k = 1, .groups = w->set[SN_GROUPS]});
     y = sn_walk_norm(w, y, PROJECT_NORM, "project_norm", KN_ACT_NONE, o->affine,
                      o->zero_gamma && o->shortcut != SN_SHORTCUT_NONE);
     if (!sn_walk_shortcut(w, x, y, SHORTCUT, &shortcut))

@@ -15,7 +15,8 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
         sn_walk_fail(w, "padding %d is more than half the kernel %d", o->padding, k);
         return x;
     }
-    return sn_walk_pool(w, x, o->max_pool, k, o->stride ? u->stride : k, o->padding < 0 ? 0 : o->padding);
+    sn_window win = {.k = k, .stride = o->stride ? u->stride : k, .pad = o->padding < 0 ? 0 : o->padding};
+    return sn_walk_pool(w, x, o->max_pool, win);
 }
 
 static const char *const keys[] = {"stride", "padding", "kind", NULL};

@@ -21,12 +21,21 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
     kn_act act = (kn_act)w->set[SN_ACT], between = o->preact ? KN_ACT_NONE : act;
-    int width = w->set[SN_WIDTH], k = w->set[SN_KERNEL], groups = w->set[SN_GROUPS] ? w->set[SN_GROUPS] : 1;
+    int width = w->set[SN_WIDTH], k = w->set[SN_KERNEL], groups = w->set[SN_GROUPS];
+    sn_conv_act first = {
+        .conv = "conv1", .norm = "norm1", .out = width, .k = k, .stride = u->stride, .groups = groups, .act = between};
+    sn_conv_act second = {.conv = "conv2",
+                          .norm = "norm2",
+                          .out = width,
+                          .k = k,
+                          .groups = groups,
+                          .act = KN_ACT_NONE,
+                          .zero_gamma = o->zero_gamma};
     sn_val y = o->preact ? sn_walk_act(w, x, act) : x, shortcut;
-    y = sn_walk_conv_act(w, y, CONV1, "conv1", "norm1", width, k, u->stride, groups, between, false);
+    y = sn_walk_conv_act(w, y, CONV1, &first);
     if (o->preact)
         y = sn_walk_act(w, y, act);
-    y = sn_walk_conv_act(w, y, CONV2, "conv2", "norm2", width, k, 1, groups, KN_ACT_NONE, o->zero_gamma);
+    y = sn_walk_conv_act(w, y, CONV2, &second);
     y = sn_walk_se(w, y, SE);
     if (sn_walk_shortcut(w, x, y, SHORTCUT, &shortcut))
         y = sn_walk_add(w, sn_walk_drop_path(w, y, DROP, o->drop_path), shortcut);

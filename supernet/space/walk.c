@@ -50,48 +50,37 @@ static sn_val emit(sn_walk *w, sn_op *op, int h, int wd, int c)
     return op->out;
 }
 
-static int out_size(int in, int k, int stride, int pad, int dilation)
+static int out_size(const sn_op *op, int in)
 {
-    int span = in + 2 * pad - dilation * (k - 1) - 1;
-    return span < 0 ? 0 : span / stride + 1;
+    int span = in + 2 * op->pad - op->dilation * (op->k - 1) - 1;
+    return span < 0 ? 0 : span / op->stride + 1;
 }
 
-sn_val sn_walk_conv(sn_walk *w, sn_val x, int slot, const char *name, int out, int k, int stride, int pad, int groups,
-                    int dilation)
+/* An op that slides a window over its input. */
+static sn_val slide(sn_walk *w, sn_op *op, sn_window win, int channels)
 {
+    op->k = win.k;
+    op->stride = win.stride ? win.stride : 1;
+    op->dilation = win.dilation ? win.dilation : 1;
+    op->pad = win.pad == SN_PAD_SAME ? op->dilation * (win.k - 1) / 2 : win.pad;
+    return emit(w, op, out_size(op, op->x[0].h), out_size(op, op->x[0].w), channels);
+}
+
+sn_val sn_walk_conv(sn_walk *w, sn_val x, int slot, const char *name, int out, sn_window win)
+{
+    int groups = win.groups ? win.groups : 1;
     if (w->status == ES_OK && (x.c % groups || out % groups)) {
         sn_walk_fail(w, "%d groups do not divide %d input and %d output channels", groups, x.c, out);
         return x;
     }
-    if (pad < 0)
-        pad = dilation * (k - 1) / 2;
-    sn_op op = {.kind = SN_OP_CONV,
-                .name = name,
-                .slot = slot,
-                .n = 1,
-                .x = {x},
-                .k = k,
-                .stride = stride,
-                .pad = pad,
-                .groups = groups,
-                .dilation = dilation};
-    return emit(w, &op, out_size(x.h, k, stride, pad, dilation), out_size(x.w, k, stride, pad, dilation), out);
+    sn_op op = {.kind = SN_OP_CONV, .name = name, .slot = slot, .n = 1, .x = {x}, .groups = groups};
+    return slide(w, &op, win, out);
 }
 
-sn_val sn_walk_depthwise(sn_walk *w, sn_val x, int slot, const char *name, int k, int stride, int dilation)
+sn_val sn_walk_depthwise(sn_walk *w, sn_val x, int slot, const char *name, sn_window win)
 {
-    int pad = dilation * (k - 1) / 2;
-    sn_op op = {.kind = SN_OP_DEPTHWISE,
-                .name = name,
-                .slot = slot,
-                .n = 1,
-                .x = {x},
-                .k = k,
-                .stride = stride,
-                .pad = pad,
-                .groups = x.c,
-                .dilation = dilation};
-    return emit(w, &op, out_size(x.h, k, stride, pad, dilation), out_size(x.w, k, stride, pad, dilation), x.c);
+    sn_op op = {.kind = SN_OP_DEPTHWISE, .name = name, .slot = slot, .n = 1, .x = {x}, .groups = x.c};
+    return slide(w, &op, win, x.c);
 }
 
 sn_val sn_walk_linear(sn_walk *w, sn_val x, int slot, const char *name, int out, bool classifier)
@@ -127,17 +116,10 @@ sn_val sn_walk_act(sn_walk *w, sn_val x, kn_act act)
     return emit(w, &op, x.h, x.w, x.c);
 }
 
-sn_val sn_walk_pool(sn_walk *w, sn_val x, bool max, int k, int stride, int pad)
+sn_val sn_walk_pool(sn_walk *w, sn_val x, bool max, sn_window win)
 {
-    sn_op op = {.kind = max ? SN_OP_MAX_POOL : SN_OP_AVG_POOL,
-                .name = "pool",
-                .slot = -1,
-                .n = 1,
-                .x = {x},
-                .k = k,
-                .stride = stride,
-                .pad = pad};
-    return emit(w, &op, out_size(x.h, k, stride, pad, 1), out_size(x.w, k, stride, pad, 1), x.c);
+    sn_op op = {.kind = max ? SN_OP_MAX_POOL : SN_OP_AVG_POOL, .name = "pool", .slot = -1, .n = 1, .x = {x}};
+    return slide(w, &op, win, x.c);
 }
 
 sn_val sn_walk_global_pool(sn_walk *w, sn_val x)
@@ -267,28 +249,28 @@ bool sn_walk_shortcut(sn_walk *w, sn_val x, sn_val y, int slot, sn_val *out)
         return same_size && x.c == y.c;
     int s = w->unit->stride;
     if (o->shortcut == SN_SHORTCUT_CONV) {
-        *out = sn_walk_conv(w, x, slot, "shortcut", y.c, 1, s, 0, 1, 1);
+        *out = sn_walk_conv(w, x, slot, "shortcut", y.c, (sn_window){.k = 1, .stride = s});
         *out = sn_walk_norm(w, *out, slot + 1, "shortcut_norm", KN_ACT_NONE, o->affine, false);
         return true;
     }
     if (s > 1) /* odd sizes: one padded row, not averaged in */
-        *out = sn_walk_pool(w, *out, false, s, s, x.h % s || x.w % s ? s / 2 : 0);
+        *out = sn_walk_pool(w, *out, false, (sn_window){.k = s, .stride = s, .pad = x.h % s || x.w % s ? s / 2 : 0});
     if (x.c != y.c || (declare && w->unit->reshapes))
-        *out = sn_walk_conv(w, *out, slot, "shortcut", y.c, 1, 1, 0, 1, 1);
+        *out = sn_walk_conv(w, *out, slot, "shortcut", y.c, (sn_window){.k = 1});
     return true;
 }
 
-sn_val sn_walk_conv_act(sn_walk *w, sn_val x, int slot, const char *conv, const char *norm, int out, int k, int stride,
-                        int groups, kn_act act, bool zero_gamma)
+sn_val sn_walk_conv_act(sn_walk *w, sn_val x, int slot, const sn_conv_act *c)
 {
     const sn_block_options *o = &w->unit->stage->o;
-    sn_val y = sn_walk_conv(w, x, slot, conv, out, k, stride, o->padding, groups, o->dilation);
+    sn_window win = {.k = c->k, .stride = c->stride, .groups = c->groups, .pad = o->padding, .dilation = o->dilation};
+    sn_val y = sn_walk_conv(w, x, slot, c->conv, c->out, win);
     if (o->bias)
-        y = sn_walk_bias(w, y, slot, conv, o->norm ? KN_ACT_NONE : act);
+        y = sn_walk_bias(w, y, slot, c->conv, o->norm ? KN_ACT_NONE : c->act);
     if (o->norm)
-        y = sn_walk_norm(w, y, slot + 1, norm, act, o->affine, zero_gamma);
+        y = sn_walk_norm(w, y, slot + 1, c->norm, c->act, o->affine, c->zero_gamma);
     else if (!o->bias)
-        y = sn_walk_act(w, y, act);
+        y = sn_walk_act(w, y, c->act);
     return y;
 }
 

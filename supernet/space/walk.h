@@ -87,16 +87,23 @@ sn_val sn_walk_block(sn_walk *w, const sn_unit *u, int kind, sn_val x);
 void sn_walk_name(const sn_walk *w, const sn_op *op, char *buf, size_t size);
 es_status sn_walk_fail(sn_walk *w, const char *fmt, ...) ES_PRINTF(2, 3); /* keeps the first failure */
 
+/* What a convolution or a pooling slides over its input. What is not named is 0: (sn_window){.k = 1} is a 1x1 convolution. */
+typedef struct sn_window {
+    int k;
+    int stride, dilation, groups; /* 0: 1. groups only of convolutions, and they must divide both channel counts */
+    int pad;                      /* or SN_PAD_SAME: the size stays (at stride 1) */
+} sn_window;
+enum { SN_PAD_SAME = -1 };
+
 /* Layers, for blocks. Slots are relative to the unit's. */
-sn_val sn_walk_conv(sn_walk *w, sn_val x, int slot, const char *name, int out, int k, int stride, int pad, int groups,
-                    int dilation);
-sn_val sn_walk_depthwise(sn_walk *w, sn_val x, int slot, const char *name, int k, int stride, int dilation);
+sn_val sn_walk_conv(sn_walk *w, sn_val x, int slot, const char *name, int out, sn_window win);
+sn_val sn_walk_depthwise(sn_walk *w, sn_val x, int slot, const char *name, sn_window win);
 sn_val sn_walk_linear(sn_walk *w, sn_val x, int slot, const char *name, int out, bool classifier);
 sn_val sn_walk_bias(sn_walk *w, sn_val x, int slot, const char *name,
                     kn_act act); /* shares the slot and name of the layer before */
 sn_val sn_walk_norm(sn_walk *w, sn_val x, int slot, const char *name, kn_act act, bool affine, bool zero_gamma);
 sn_val sn_walk_act(sn_walk *w, sn_val x, kn_act act); /* NONE: x */
-sn_val sn_walk_pool(sn_walk *w, sn_val x, bool max, int k, int stride, int pad);
+sn_val sn_walk_pool(sn_walk *w, sn_val x, bool max, sn_window win);
 sn_val sn_walk_global_pool(sn_walk *w, sn_val x);
 sn_val sn_walk_flatten(sn_walk *w, sn_val x);
 sn_val sn_walk_add(sn_walk *w, sn_val a, sn_val b);
@@ -115,9 +122,14 @@ sn_val sn_walk_tied(sn_walk *w, sn_val x, const sn_unit *embedding,
 enum { SN_SE_SLOTS = 2, SN_SHORTCUT_SLOTS = 2 };
 sn_val sn_walk_se(sn_walk *w, sn_val x, int slot); /* squeeze-excite when the unit's `se` is on */
 bool sn_walk_shortcut(sn_walk *w, sn_val x, sn_val y, int slot, sn_val *out); /* what is added to y; false: nothing */
-sn_val sn_walk_conv_act(
-    sn_walk *w, sn_val x, int slot, const char *conv, const char *norm, int out, int k, int stride, int groups,
-    kn_act act, bool zero_gamma); /* convolution, then batch norm or bias as the stage says, then act; uses two slots */
+/* Convolution, then batch norm or bias as the stage says, then act; padding and dilation are the stage's. Uses two slots. */
+typedef struct sn_conv_act {
+    const char *conv, *norm; /* names */
+    int out, k, stride, groups;
+    kn_act act;
+    bool zero_gamma; /* of the norm: the branch begins as nothing */
+} sn_conv_act;
+sn_val sn_walk_conv_act(sn_walk *w, sn_val x, int slot, const sn_conv_act *c);
 int sn_round_channels(int c, int divisor); /* to the nearest multiple, at least `divisor`, never below 90 % */
 
 /* A kind of block: one file blocks/<name>.c and one line in blocks/kinds.c. */
