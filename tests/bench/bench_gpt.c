@@ -4,7 +4,8 @@
  *     build/tests/bench/bench_gpt --device cuda:0 --precision bf16 --batch 16 --single max               the largest alone, on the labels
  *
  * As the twin: windows of random tokens, every subnet a whole forward and backward pass on the same batch, gradients summed, the largest learns from the labels and gives soft
- * targets to the others, one update by SGD with momentum. Lowering, differentiating, planning: all inside the measured time; as a trainer does, the host prepares each
+ * targets to the others, one update by SGD with momentum. Lowering, differentiating, planning of random subnets: all inside the measured time; the largest and the smallest, which come
+ * again in every step, are planned once, and a GPU runs them as graphs (kn_plan_options.repeats; --keep 0: anew in every step, too). As a trainer does, the host prepares each
  * subnet while the device works on the one before ("host_s" is what it did of a step, waiting excluded). One JSON line. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,11 +28,11 @@ typedef struct bench {
     kn_weights *weights;
     kn_optim *optim;
     kn_graph *graph;
-    kn_plan *plan;
+    kn_plan *plan, *kept[2], *now; /* of random subnets; of the largest and the smallest; the one to be run next */
     kn_workspace *ws;
     kn_plan_options options;
     sr_arch *arch;
-    int batch, rows, symbols;
+    int batch, rows, symbols, keep;
     void *tokens, *next_tokens, *targets, *loss;
     size_t peak;
     double build_s, host_s; /* spent by the host: on plans; on everything but waiting */
@@ -57,18 +58,20 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* The architecture of pass b->next of step b->step, into b->arch. */
-static void choose(bench *b)
+/* The architecture of pass b->next of step b->step, into b->arch. 0: the largest, 1: the smallest, -1: a random one. */
+static int choose(bench *b)
 {
     const sr_space *choices = sn_space_choices(b->space);
     if (b->next == 0)
         b->rng = es_rng_make(1, ES_USE_SAMPLE_SUBNET, b->step);
-    if (b->single == 's' || (!b->single && b->next == 1))
+    const int which = b->single == 's' || (!b->single && b->next == 1) ? 1 : b->next == 0 ? 0 : -1;
+    if (which == 1)
         sr_arch_smallest(choices, b->arch);
-    else if (b->next == 0)
+    else if (which == 0)
         sr_arch_largest(choices, b->arch);
     else
         sr_arch_random(choices, &b->rng, b->arch);
+    return which;
 }
 
 /* Builds, differentiates and plans the subnet that runs next, while the device is busy with what was launched before. */
@@ -76,10 +79,16 @@ static void prepare(bench *b)
 {
     const double start = now_s();
     const bool teacher = b->next == 0;
+    const int which = choose(b), repeats = b->keep ? which : -1;
+    kn_plan **plan = repeats < 0 ? &b->plan : &b->kept[repeats];
+    kn_plan_options options = b->options;
     kn_graph *g = b->graph;
     es_error e;
     sn_lowered low;
-    choose(b);
+    b->now = *plan;
+    if (repeats >= 0 && *plan)
+        return;
+    options.repeats = repeats >= 0;
     kn_graph_reset(g);
     check(sn_net_lower(b->net, b->arch, &(sn_lower_options){.batch = b->batch, .mode = SN_TRAIN}, g, &low, &e), &e);
     kn_val loss =
@@ -90,9 +99,10 @@ static void prepare(bench *b)
         kn_output(g, OUT_TARGETS, kn_softmax(g, kn_detach(g, low.logits)));
     kn_output(g, OUT_LOSS, kn_reshape(g, loss, kn_shape_make(0, NULL)));
     check(kn_grad_params(g, loss, NULL, NULL, &e), &e);
-    check(kn_plan_make(b->dev, g, &b->options, &b->plan, &e), &e);
-    if (kn_plan_workspace_bytes(b->plan) > b->peak)
-        b->peak = kn_plan_workspace_bytes(b->plan);
+    check(kn_plan_make(b->dev, g, &options, plan, &e), &e);
+    b->now = *plan;
+    if (kn_plan_workspace_bytes(b->now) > b->peak)
+        b->peak = kn_plan_workspace_bytes(b->now);
     check(kn_workspace_reserve(b->ws, b->peak, &e), &e);
     b->build_s += now_s() - start;
 }
@@ -109,7 +119,7 @@ static void step(bench *b)
                            .weights = {b->weights},
                            .seed = 1,
                            .step = b->step};
-        check(kn_run(b->plan, b->ws, &bind, &e), &e);
+        check(kn_run(b->now, b->ws, &bind, &e), &e);
         if (i + 1 == passes) {
             check(kn_optim_update(b->optim, 0.01f, &e), &e);
             b->step++;
@@ -197,6 +207,8 @@ static void bench_close(bench *b)
     for (int i = 0; i < 4; i++)
         kn_device_free(b->dev, memory[i]);
     kn_plan_destroy(&b->plan);
+    for (int i = 0; i < 2; i++)
+        kn_plan_destroy(&b->kept[i]);
     kn_workspace_destroy(&b->ws);
     kn_graph_destroy(&b->graph);
     kn_optim_destroy(&b->optim);
@@ -211,7 +223,7 @@ int main(int argc, char **argv)
 {
     const char *space = "examples/spaces/gpt.yaml", *device = "cpu";
     int steps = 5, warmup = 2;
-    bench b = {.batch = 1, .options = {.precision = KN_PRECISION_F32}};
+    bench b = {.batch = 1, .keep = 1, .options = {.precision = KN_PRECISION_F32}};
     double t[STEPS_MAX];
     for (int i = 1; i < argc; i += 2) {
         const char *v = i + 1 < argc ? argv[i + 1] : "";
@@ -230,6 +242,8 @@ int main(int argc, char **argv)
             ok = number(v, &b.batch);
         else if (strcmp(argv[i], "--steps") == 0)
             ok = number(v, &steps);
+        else if (strcmp(argv[i], "--keep") == 0)
+            ok = number(v, &b.keep);
         else
             ok = strcmp(argv[i], "--warmup") == 0 && number(v, &warmup);
         if (!ok || b.batch < 1 || steps < 1)

@@ -1,16 +1,20 @@
 #include "supernet/train/train.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/device_internal.h"
 #include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 
-static void resume(sn_method method, kn_optim_kind kind)
+static void resume(const char *device, sn_method method, kn_optim_kind kind)
 {
-    lab *l = lab_new("cpu:1", method);
+    lab *l = lab_new(device, method);
     es_error err = {0};
     l->file.supernet.optimizer.kind = kind;
     l->file.supernet.optimizer.ema = 0.99f;
-    sn_trainer *straight = lab_trainer(l), *before = lab_trainer(l), *after = lab_trainer(l);
+    sn_trainer *straight = lab_trainer(l), *before = lab_trainer(l), *after = lab_trainer(l), *fresh = lab_trainer(l);
     lab_run(straight, 12);
     lab_run(before, 6);
     sn_version *half = lab_save(before);
@@ -18,26 +22,75 @@ static void resume(sn_method method, kn_optim_kind kind)
     ck_assert_ok_err(sn_trainer_load(after, half, &err), &err);
     ck_assert_uint_eq(sn_trainer_step(after), 6);
     lab_run(after, 12);
-    sn_version *a = lab_save(straight), *b = lab_save(after);
+    ck_assert_ok_err(sn_trainer_load(fresh, half, &err), &err); /* a GPU's rehearsal comes in the middle then */
+    lab_run(fresh, 12);
+    sn_version *a = lab_save(straight), *b = lab_save(after), *c = lab_save(fresh);
     ck_assert(sn_version_equal(a, b));
+    ck_assert(sn_version_equal(a, c));
     ck_assert(!sn_version_equal(a, half));
     sn_version_destroy(&a);
     sn_version_destroy(&b);
+    sn_version_destroy(&c);
     sn_version_destroy(&half);
     sn_trainer_destroy(&straight);
     sn_trainer_destroy(&before);
     sn_trainer_destroy(&after);
+    sn_trainer_destroy(&fresh);
     lab_destroy(&l);
 }
 
 START_TEST(resumed_bit_for_bit_sandwich)
     {
-        resume(SN_METHOD_SANDWICH, KN_SGD);
+        resume("cpu:1", SN_METHOD_SANDWICH, KN_SGD);
     }
 END_TEST
 START_TEST(resumed_bit_for_bit_single_path_adam)
     {
-        resume(SN_METHOD_SINGLE_PATH, KN_ADAMW);
+        resume("cpu:1", SN_METHOD_SINGLE_PATH, KN_ADAMW);
+    }
+END_TEST
+
+/* NULL: none is named, and the test is skipped. */
+static const char *accelerator(void)
+{
+    const char *named = getenv("ESPALIER_TEST_DEVICE");
+    if (named && strncmp(named, "cuda", 4) == 0)
+        return named;
+    es_test_skip("ESPALIER_TEST_DEVICE names no accelerator");
+    return NULL;
+}
+
+START_TEST(resumed_bit_for_bit_on_an_accelerator)
+    {
+        const char *device = accelerator();
+        if (!device)
+            return;
+        resume(device, SN_METHOD_SANDWICH, KN_SGD);
+        resume(device, SN_METHOD_SINGLE_PATH, KN_ADAMW);
+    }
+END_TEST
+
+/* The largest and the smallest subnet of a sandwich step; they were recorded before the first step. */
+START_TEST(what_repeats_is_one_launch)
+    {
+        enum { BEFORE = 1, STEPS = 5 };
+        const char *device = accelerator();
+        if (!device)
+            return;
+        lab *l = lab_new(device, SN_METHOD_SANDWICH);
+        sn_trainer *t = lab_trainer(l);
+        lab_run(t, BEFORE);
+        const kn_device_count a = l->dev->count;
+        ck_assert_uint_eq(a.recordings, 2);
+        ck_assert_uint_eq(a.replays,
+                          2 * (1 + BEFORE)); /* the rehearsal's second step records, and runs what it recorded */
+        lab_run(t, BEFORE + STEPS);
+        const kn_device_count b = l->dev->count;
+        ck_assert_uint_eq(b.replays - a.replays, 2 * STEPS);
+        ck_assert_uint_eq(b.recordings, a.recordings);
+        ck_assert_uint_eq(b.refused, 0);
+        sn_trainer_destroy(&t);
+        lab_destroy(&l);
     }
 END_TEST
 
@@ -212,6 +265,7 @@ START_TEST(refuses_what_is_not_its_own)
     }
 END_TEST
 
-ES_TEST_MAIN("train", resumed_bit_for_bit_sandwich, resumed_bit_for_bit_single_path_adam, threads_do_not_matter,
+ES_TEST_MAIN("train", resumed_bit_for_bit_sandwich, resumed_bit_for_bit_single_path_adam,
+             resumed_bit_for_bit_on_an_accelerator, what_repeats_is_one_launch, threads_do_not_matter,
              learns_sandwich_alpha, learns_sandwich_kl, learns_sandwich_labels, learns_single_path,
              gradients_are_summed, stops_between_steps, divergence_is_said, refuses_what_is_not_its_own)
