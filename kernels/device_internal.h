@@ -34,7 +34,7 @@ typedef struct kn_device_vt {
 
     /* Making a plan, all optional (NULL). `fuse` rewrites the work graph before the generic fusions; `store` chooses storage types of values
      * (plan_internal.h) for KN_PRECISION_BF16, which is refused where it is NULL; `begin` runs at the start of each kn_run: it puts what changes from run to
-     * run (scalars; seed and step of random numbers) where kernels can read it, and sets *scalars to that address. */
+     * run (scalars; seed and step of random numbers) where kernels can read it, and sets *scalars to that address (which is also kn_call.now). */
     es_status (*fuse)(kn_device *d, kn_plan *p, es_error *err);
     es_status (*store)(kn_device *d, kn_plan *p, es_error *err);
     es_status (*begin)(kn_device *d, kn_plan *p, const kn_binding *b, const float **scalars, es_error *err);

@@ -172,6 +172,8 @@ typedef struct kn_call {
     unsigned accumulate; /* bit i: out[i] += result; the plan sets it where the row allows */
     void *scratch;       /* kn_kernel_row.scratch bytes, 256-byte aligned */
     uint64_t seed, step;
+    const void *
+        now; /* NULL, or a back end's own (vt->begin): where its kernels are to read seed and step, since they may be recorded and run again */
     struct kn_device *dev; /* threads, stream, handles */
 } kn_call;
 

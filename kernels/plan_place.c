@@ -230,6 +230,7 @@ static es_status place_node(kn_plan *p, uint32_t node, es_error *err)
     s->call.n_out = n->n_out;
     s->call.accumulate = 0;
     s->call.scratch = NULL;
+    s->call.now = NULL;
     s->call.dev = p->dev;
     for (int k = 0; k < KN_IN_MAX; k++) {
         s->call.in[k].p = NULL;

@@ -103,6 +103,7 @@ static es_status give(kn_plan *p, char *const *base, const kn_binding *b, es_err
         s->call.scratch = base[s->scratch.base] + s->scratch.offset;
         s->call.seed = b->seed;
         s->call.step = b->step;
+        s->call.now = p->dev->vt->begin != NULL ? base[KN_BASE_SCALARS] : NULL;
         es_status status = s->run(&s->call, err);
         if (status != ES_OK)
             return es_at(err, status, kn_op_table[p->w->nodes[s->node].op].name);

@@ -211,7 +211,8 @@ struct dropout_args {
     int x_type, out_type, accumulate, rank;
     int32_t d[KN_RANK_MAX];
     uint32_t axes, use_index, threshold;
-    const kn_cuda_now *now; /* seed and step */
+    const kn_cuda_now *now; /* NULL: seed and step are here */
+    uint64_t seed, step;
     float keep;
     int64_t count;
 };
@@ -230,7 +231,8 @@ static __global__ void dropout_kernel(const __grid_constant__ dropout_args a)
         }
         rest = next;
     }
-    kn_philox(a.now->seed, ES_USE_DROPOUT, a.now->step, (uint64_t)a.use_index << 32 | element / 4, lanes);
+    const uint64_t seed = a.now ? a.now->seed : a.seed, step = a.now ? a.now->step : a.step;
+    kn_philox(seed, ES_USE_DROPOUT, step, (uint64_t)a.use_index << 32 | element / 4, lanes);
     put(a.out, a.out_type, a.accumulate, i,
         lanes[element % 4] >= a.threshold ? kn_load(a.x, a.x_type, i) * a.keep : 0.f);
 }
@@ -244,7 +246,8 @@ extern "C" es_status kn_cuda_dropout(const kn_call *c, es_error *err)
     a.rank = x->shape.rank;
     for (int d = 0; d < a.rank; d++)
         a.d[d] = x->shape.d[d];
-    a.axes = c->a->axes, a.use_index = c->a->use_index, a.now = kn_cuda(c)->now;
+    a.axes = c->a->axes, a.use_index = c->a->use_index, a.now = (const kn_cuda_now *)c->now, a.seed = c->seed,
+    a.step = c->step;
     a.threshold = (uint32_t)((double)c->a->rate * 4294967296.0);
     a.keep = (float)(1.0 / (1.0 - (double)c->a->rate));
     a.count = kn_shape_count(&x->shape);
