@@ -136,9 +136,9 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
     ES_RETURN(kn_plan_lower(p, g, err));
     if (dev->vt->fuse != NULL && !p->options.no_fuse)
         ES_RETURN(dev->vt->fuse(dev, p, err));
-    start_values(p);
     if (dev->vt->store != NULL)
         ES_RETURN(dev->vt->store(dev, p, err));
+    start_values(p);
     if (!p->options.no_fuse)
         kn_plan_fuse(p);
     return kn_plan_place(p, err);

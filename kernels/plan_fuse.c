@@ -40,8 +40,9 @@ static bool producer_adds(const kn_plan *p, kn_val v)
 {
     uint32_t node = p->w->values[v].node;
     const kn_plan_value *pv = &p->values[v];
-    if (p->w->nodes[node].op == KN_OP_DEPTHWISE && p->w->nodes[node].n_in > 2)
-        return false; /* an accelerator has put a norm into it, and what is added to comes behind the norm */
+    const kn_node *n = &p->w->nodes[node];
+    if ((n->op == KN_OP_DEPTHWISE || n->op == KN_OP_MATMUL) && (n->n_in > 2 || n->a.act != KN_ACT_NONE))
+        return false; /* an accelerator has put into it what comes behind, and what is added to comes behind that */
     return p->dropped[node] == 0 && pv->reads == 1 && pv->root == v && pv->slice == KN_NONE && !pv->shared &&
            pv->at.base == KN_BASE_NONE &&
            ((p->kernels[p->w->nodes[node].op].accumulate | p->kernels[p->w->nodes[node].op].sums) >>

@@ -2,7 +2,7 @@
  *
  *     1. plan_lower.c   the live part of the graph is copied to the work graph; ops without a kernel are expanded; constants are folded, pairs of ops
  *                       that have one kernel are joined; strided slices that a kernel cannot take become dense copies
- *     2. device         vt->fuse may rewrite the work graph (replace nodes in place, or drop them), vt->store chooses storage types
+ *     2. device         vt->fuse may rewrite the work graph (replace nodes in place, or drop them), vt->store chooses storage types, and may rewrite what depends on them
  *     3. plan_fuse.c    gradient sums and outputs are handed to their producers
  *     4. plan_memory.c  walks the work graph in order: in-place outputs, offsets in the workspace, one call per step
  *     5. plan_run.c     runs the calls

@@ -62,6 +62,8 @@ void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var
 void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 /* Storage types for KN_PRECISION_BF16 (store.cu): activations bf16; statistics, vectors, losses and gradients of parameters fp32. */
 es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err);
+/* Gelu, its gradient and residual sums go to the products before them (fuse_products.cu). */
+void kn_cuda_fuse_products(kn_plan *p);
 
 /* images.cu */
 es_status kn_cuda_images(kn_device *d, const kn_images *im, es_error *err);
@@ -85,16 +87,20 @@ es_status kn_cuda_fail(cudaError_t e, const char *what, es_error *err);
             return kn_cuda_fail(kn_e_, name, err); \
     } while (0)
 
-/* D[m, n] = (accumulate ? D : 0) + op(A) op(B), row-major with leading dimensions; batched with strides. Types F32 or BF16; A and B of one type. */
+/* What is made of a product before it is stored. GELU: gelu(P), tanh form, and P itself into aux unless that is NULL; GELU_GRAD: P gelu'(aux). aux is shaped and laid out as D. */
+enum kn_epilogue { KN_EPILOGUE_NONE, KN_EPILOGUE_GELU, KN_EPILOGUE_GELU_GRAD };
+
+/* D[m, n] = (accumulate ? C : 0) + op(A) op(B), row-major with leading dimensions; batched with strides. Types F32 or BF16; A and B of one type. C is laid out as D; NULL: it is D. */
 struct kn_gemm {
     int64_t m, n, k;
-    const void *a, *b;
-    void *d;
+    const void *a, *b, *c;
+    void *d, *aux;
     int64_t lda, ldb, ldd;
     int64_t stride_a, stride_b, stride_d;
     int batch;
     kn_dtype ab, dd;
     bool ta, tb, accumulate;
+    kn_epilogue epilogue;
 };
 /* While the device is `preparing`, only finds and caches the algorithm for this shape: kn_cuda_prepare, so that no step ever searches. */
 es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);

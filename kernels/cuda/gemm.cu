@@ -13,6 +13,7 @@ struct gemm_key {
     int64_t m, n, k, lda, ldb, ldd, stride_a, stride_b, stride_d;
     int32_t batch, ab, dd;
     uint8_t ta, tb, accumulate, align; /* align: bytes that every base pointer is a multiple of */
+    uint8_t epilogue, aux;             /* aux: there is one */
 };
 
 struct gemm_entry {
@@ -75,6 +76,7 @@ static gemm_key key_of(const kn_gemm *g)
     if (k.batch > 1)
         k.stride_a = g->stride_a, k.stride_b = g->stride_b, k.stride_d = g->stride_d;
     k.ab = g->ab, k.dd = g->dd, k.ta = g->ta, k.tb = g->tb, k.accumulate = g->accumulate;
+    k.epilogue = (uint8_t)g->epilogue, k.aux = g->aux != NULL;
     unsigned a = alignment(g->a, g->lda, g->ab), b = alignment(g->b, g->ldb, g->ab), d = alignment(g->d, g->ldd, g->dd);
     unsigned low = a < b ? a : b;
     k.align = (uint8_t)(low < d ? low : d);
@@ -118,8 +120,21 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *out, kn_dtype t, int64_t ro
     return s;
 }
 
+static cublasStatus_t set_epilogue(gemm_entry *e, const gemm_key *k, void *aux)
+{
+    const cublasLtEpilogue_t what = k->epilogue == KN_EPILOGUE_GELU_GRAD ? CUBLASLT_EPILOGUE_DGELU
+                                    : k->aux                             ? CUBLASLT_EPILOGUE_GELU_AUX
+                                                                         : CUBLASLT_EPILOGUE_GELU;
+    cublasStatus_t s = cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &what, sizeof what);
+    if (s == CUBLAS_STATUS_SUCCESS && k->aux)
+        s = cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &k->ldd, sizeof k->ldd);
+    if (s == CUBLAS_STATUS_SUCCESS && k->aux)
+        s = cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux, sizeof aux);
+    return s;
+}
+
 /* In column-major terms the first operand is our B. */
-static cublasStatus_t describe(gemm_entry *e, const gemm_key *k)
+static cublasStatus_t describe(gemm_entry *e, const gemm_key *k, void *aux)
 {
     cublasOperation_t ta = k->tb ? CUBLAS_OP_T : CUBLAS_OP_N, tb = k->ta ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasStatus_t s = cublasLtMatmulDescCreate(&e->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
@@ -132,14 +147,54 @@ static cublasStatus_t describe(gemm_entry *e, const gemm_key *k)
         s = layout(&e->b, (kn_dtype)k->ab, k->ta ? k->m : k->k, k->ta ? k->k : k->m, k->lda, k->batch, k->stride_a);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = layout(&e->d, (kn_dtype)k->dd, k->n, k->m, k->ldd, k->batch, k->stride_d);
+    if (s == CUBLAS_STATUS_SUCCESS && k->epilogue != KN_EPILOGUE_NONE)
+        s = set_epilogue(e, k, aux);
     return s;
+}
+
+/* Of what the heuristic offers, best first by its own judgement, the first is not always the fastest. Two rules for large bf16 products, from measuring all eight on an H200 for the
+ * products of the gpt space (docs/measurements.md); never measured during a run, so that a product always gets the same algorithm, and a run the same bits. */
+enum { CHOICES = 8 };
+typedef enum choice_rule { FIRST, UNSPLIT, SQUARE } choice_rule;
+
+/* Gradients of weights are sums over so many rows that the heuristic likes to split them, though the sums of the parts are another pass over memory: UNSPLIT takes what fills the
+ * chip once without that, where it is offered (0.105 ms for 0.115, of 768 x 3072 and 16,384 rows). Activations and their gradients, many rows of some hundred: SQUARE takes tiles of
+ * 128 x 128 by pairs of blocks (0.140 ms for 0.164 with gelu, 0.031 for 0.035 without, 0.160 for 0.177 with its gradient); a product that also adds is better off with the first. */
+static choice_rule rule_for(const gemm_key *k)
+{
+    if (k->ab != KN_BF16 || k->batch > 1)
+        return FIRST;
+    if (k->dd == KN_F32)
+        return k->k > 2 * k->m && k->k > 2 * k->n && k->m * k->n >= 1 << 19 ? UNSPLIT : FIRST;
+    return k->m >= 4096 && k->n >= 384 && k->k >= 384 && !k->accumulate ? SQUARE : FIRST;
+}
+
+static uint32_t config(const cublasLtMatmulHeuristicResult_t *r, cublasLtMatmulAlgoConfigAttributes_t what)
+{
+    uint32_t value = 0; /* some are 16 bits */
+    size_t written = 0;
+    const size_t size = what == CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID ? sizeof(uint16_t) : sizeof value;
+    cublasLtMatmulAlgoConfigGetAttribute(&r->algo, what, &value, size, &written);
+    return value;
+}
+
+static bool follows(const cublasLtMatmulHeuristicResult_t *r, choice_rule rule)
+{
+    const uint32_t cluster = config(r, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID);
+    if (config(r, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1)
+        return false;
+    if (rule == UNSPLIT)
+        return r->wavesCount > 0.85f && r->wavesCount <= 1;
+    return config(r, CUBLASLT_ALGO_CONFIG_TILE_ID) == CUBLASLT_MATMUL_TILE_128x128 &&
+           (cluster == CUBLASLT_CLUSTER_SHAPE_2x1x1 || cluster == CUBLASLT_CLUSTER_SHAPE_1x2x1);
 }
 
 static cublasStatus_t choose(kn_cuda_device *dev, gemm_entry *e, const gemm_key *k)
 {
     cublasLtMatmulPreference_t pref;
-    cublasLtMatmulHeuristicResult_t r;
-    int found = 0;
+    cublasLtMatmulHeuristicResult_t r[CHOICES];
+    const choice_rule rule = rule_for(k);
+    int found = 0, best = 0;
     uint32_t align = k->align,
              deterministic = CUBLASLT_REDUCTION_SCHEME_MASK & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_INPLACE;
     cublasStatus_t s = cublasLtMatmulPreferenceCreate(&pref);
@@ -154,12 +209,15 @@ static cublasStatus_t choose(kn_cuda_device *dev, gemm_entry *e, const gemm_key 
     cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align, sizeof align);
     cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align, sizeof align);
     cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align, sizeof align);
-    s = cublasLtMatmulAlgoGetHeuristic(dev->lt, e->op, e->a, e->b, e->d, e->d, pref, 1, &r, &found);
+    s = cublasLtMatmulAlgoGetHeuristic(dev->lt, e->op, e->a, e->b, e->d, e->d, pref, rule == FIRST ? 1 : CHOICES, r,
+                                       &found);
     cublasLtMatmulPreferenceDestroy(pref);
     if (s == CUBLAS_STATUS_SUCCESS && found == 0)
         s = CUBLAS_STATUS_NOT_SUPPORTED;
+    while (rule != FIRST && best < found && !follows(&r[best], rule))
+        best++;
     if (s == CUBLAS_STATUS_SUCCESS)
-        e->algo = r.algo;
+        e->algo = r[best < found ? best : 0].algo;
     return s;
 }
 
@@ -176,7 +234,7 @@ static es_status lookup(kn_cuda_device *dev, const kn_gemm *g, gemm_entry **out,
     gemm_entry *e = find(dev->gemms, &k);
     if (!e->used) {
         dev->preparing ? dev->base.count.searches++ : dev->base.count.late_searches++;
-        cublasStatus_t s = describe(e, &k);
+        cublasStatus_t s = describe(e, &k, g->aux);
         if (s == CUBLAS_STATUS_SUCCESS)
             s = choose(dev, e, &k);
         if (s != CUBLAS_STATUS_SUCCESS) {
@@ -209,8 +267,12 @@ es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err)
     ES_RETURN(lookup(dev, g, &e, err));
     if (dev->preparing)
         return ES_OK;
-    cublasStatus_t s = cublasLtMatmul(dev->lt, e->op, &one, g->b, e->a, g->a, e->b, &beta, g->d, e->d, g->d, e->d,
-                                      &e->algo, dev->lt_workspace, dev->lt_workspace_bytes, dev->stream);
+    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+    if (g->aux)
+        s = cublasLtMatmulDescSetAttribute(e->op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &g->aux, sizeof g->aux);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmul(dev->lt, e->op, &one, g->b, e->a, g->a, e->b, &beta, g->c ? g->c : g->d, e->d, g->d, e->d,
+                           &e->algo, dev->lt_workspace, dev->lt_workspace_bytes, dev->stream);
     if (s != CUBLAS_STATUS_SUCCESS)
         return es_fail(err, ES_DEVICE, "cuda", "cuBLASLt product [%lld, %lld] x [%lld, %lld] failed: status %d",
                        (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n, (int)s);

@@ -1,4 +1,4 @@
-/* Matrix products of dense activations and strided weights: cuBLASLt, one call. */
+/* Matrix products of dense activations and strided weights: cuBLASLt, one call. What fuse_products.cu put in: a second output or a third input of a gelu, a third input that is added. */
 #include "kernels/cuda/cuda.cuh"
 
 static __global__ void cast_kernel(__nv_bfloat16 *to, const float *from, int64_t rows, int64_t cols, int64_t ld)
@@ -22,6 +22,13 @@ static kn_gemm describe(const kn_call *c)
     g.ab = a->dtype == KN_BF16 || b->dtype == KN_BF16 ? KN_BF16 : KN_F32;
     g.dd = y->dtype;
     g.ta = c->a->ta, g.tb = c->a->tb, g.accumulate = c->accumulate & 1;
+    if (c->a->act == KN_ACT_GELU) {
+        g.epilogue = c->a->order ? KN_EPILOGUE_GELU_GRAD : KN_EPILOGUE_GELU;
+        g.aux = c->a->order ? c->in[2].p : c->n_out > 1 ? c->out[1].p : NULL;
+    } else if (c->n_in > 2) {
+        g.c = c->in[2].p;
+        g.accumulate = true;
+    }
     return g;
 }
 

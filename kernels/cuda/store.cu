@@ -117,5 +117,7 @@ es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
         if (n->op == KN_OP_RESHAPE || n->op == KN_OP_DETACH)
             w->values[n->out].dtype = w->values[n->in[0]].dtype;
     }
+    if (!p->options.no_fuse)
+        kn_cuda_fuse_products(p);
     return ES_OK;
 }

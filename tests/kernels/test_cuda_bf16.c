@@ -42,6 +42,15 @@ static kn_val pool(kn_graph *g, const kn_val *in, const op_case *c)
     return kn_global_avg_pool(g, in[0]);
 }
 static kn_val scale(kn_graph *g, const kn_val *in, const op_case *c) { return (void)c, kn_mul(g, in[0], in[1]); }
+static kn_val layer_norm(kn_graph *g, const kn_val *in, const op_case *c)
+{
+    return kn_layer_norm(g, in[0], in[1], c->i[0] ? in[2] : KN_NONE, 1e-5f);
+}
+static kn_val activate(kn_graph *g, const kn_val *in, const op_case *c)
+{
+    return kn_activate(g, in[0], (kn_act)c->i[0]);
+}
+static kn_val linear(kn_graph *g, const kn_val *in, const op_case *c) { return (void)c, kn_linear(g, in[0], in[1]); }
 
 static const op_case cases[] = {
     {"3", depthwise, {REAL(3, 7, 9, 24), PARAM(3, 3, 24)}, .i = {1, 1}},
@@ -73,6 +82,13 @@ static const op_case cases[] = {
     {"pool", pool, {REAL(3, 7, 7, 48)}, .i = {0}},
     {"pool large", pool, {REAL(2, 30, 31, 8)}, .i = {0}},
     {"pool odd", pool, {REAL(2, 5, 5, 7)}, .i = {0}},
+    {"layer norm", layer_norm, {REAL(70, 96), PARAM(96)}, .i = {0}},
+    {"layer norm of three dimensions", layer_norm, {REAL(2, 150, 384), PARAM(384)}, .i = {0}},
+    {"layer norm with a shift", layer_norm, {REAL(37, 768), PARAM(768), PARAM(768)}, .i = {1}},
+    {"layer norm, wide", layer_norm, {REAL(5, 3072), PARAM(3072)}, .i = {0}},
+    {"layer norm, odd", layer_norm, {REAL(41, 13), PARAM(13)}, .i = {0}},
+    {"gelu", activate, {REAL(33, 136)}, .i = {KN_ACT_GELU}},
+    {"linear", linear, {REAL(70, 96), PARAM(64, 96)}, .i = {0}},
     {"excite", scale, {REAL(3, 6, 6, 40), REAL(3, 1, 1, 40)}, .i = {0}},
 };
 
