@@ -401,6 +401,7 @@ static es_status search_pause(dm_coord *c, dm_search *s, bool pause, es_error *e
             dm_lease_preempt(l, pause);
     ES_RETURN(dm_search_move(c->store, s->id, s->state, to, NULL, c->wall_ms, err));
     s->state = to;
+    s->busy = true; /* one that goes on: it may have stood where there was more to do */
     c->dirty = true;
     return search_event(c, s, NULL, err);
 }

@@ -186,33 +186,44 @@ static es_status hunt_ask(dm_hunt *h, es_error *err)
 
 static bool hunt_all_asked(const dm_hunt *h) { return h->exhausted || sr_asked(h->search) >= h->problem.evaluations; }
 
-static es_status hunt_hand_out(dm_hunt *h, int count, es_error *err)
+static bool hunt_complete(const dm_hunt *h, const dm_found *f)
+{
+    return f->failed || (f->accuracy_known && (f->latency_known || !h->needs_latency));
+}
+
+/* *stands: the search is paused, and this would be new work. */
+static es_status hunt_hand_out(dm_hunt *h, int count, bool *stands, es_error *err)
 {
     int64_t first = h->batched;
+    for (int i = 0; i < count && h->s->state == DM_SEARCH_PAUSED; i++)
+        *stands = *stands || !hunt_complete(h, &h->found[first + i]);
+    if (*stands)
+        return ES_OK;
     h->batched += count;
     return h->batch(h, h->batches++, first, count, err);
 }
 
 /* Asks as far ahead as the algorithm allows; whole batches leave at once, a part of one only where nothing can complete it: each rule depends on the
- * numbers asked and told alone. */
-static es_status hunt_ask_ahead(dm_hunt *h, es_error *err)
+ * numbers asked and told alone. So a paused search goes on where it was read again up to what it knows, and then *stands: it asks nothing, and tells nothing,
+ * as what it is told decides what it asks. */
+static es_status hunt_ask_ahead(dm_hunt *h, bool *stands, es_error *err)
 {
     int64_t told = sr_told(h->search);
-    while (!hunt_all_asked(h) && sr_lookahead(h->search) > 0 && sr_asked(h->search) - told < DM_HUNT_LOOKAHEAD)
+    *stands = false;
+    while (!hunt_all_asked(h) && sr_lookahead(h->search) > 0 && sr_asked(h->search) - told < DM_HUNT_LOOKAHEAD) {
+        *stands = h->s->state == DM_SEARCH_PAUSED && sr_asked(h->search) >= h->n;
+        if (*stands)
+            return ES_OK;
         ES_RETURN(hunt_ask(h, err));
+    }
     if (sr_lookahead(h->search) == 0 && told == sr_asked(h->search))
         h->exhausted = true; /* nothing is outstanding that could change the algorithm's mind */
-    while (sr_asked(h->search) - h->batched >= DM_HUNT_BATCH)
-        ES_RETURN(hunt_hand_out(h, DM_HUNT_BATCH, err));
+    while (sr_asked(h->search) - h->batched >= DM_HUNT_BATCH && !*stands)
+        ES_RETURN(hunt_hand_out(h, DM_HUNT_BATCH, stands, err));
     int64_t rest = sr_asked(h->search) - h->batched;
-    if (rest > 0 && (hunt_all_asked(h) || told % DM_HUNT_BATCH == 0 || told == h->batched))
-        ES_RETURN(hunt_hand_out(h, (int)rest, err));
+    if (rest > 0 && !*stands && (hunt_all_asked(h) || told % DM_HUNT_BATCH == 0 || told == h->batched))
+        ES_RETURN(hunt_hand_out(h, (int)rest, stands, err));
     return ES_OK;
-}
-
-static bool hunt_complete(const dm_hunt *h, const dm_found *f)
-{
-    return f->failed || (f->accuracy_known && (f->latency_known || !h->needs_latency));
 }
 
 static es_status hunt_event(dm_hunt *h, int64_t ticket, es_error *err)
@@ -241,9 +252,10 @@ es_status dm_hunt_advance(dm_hunt *h, es_error *err)
     es_clock *clock = h->s->c->env.clock;
     int64_t began_ns = es_clock_mono_ns(clock);
     for (int tells = 0;; tells++) {
-        ES_RETURN(hunt_ask_ahead(h, err));
+        bool stands;
+        ES_RETURN(hunt_ask_ahead(h, &stands, err));
         int64_t t = sr_told(h->search);
-        if (t >= h->batched || !hunt_complete(h, &h->found[t]))
+        if (stands || t >= h->batched || !hunt_complete(h, &h->found[t]))
             return ES_OK;
         if (tells >= DM_HUNT_TELLS || (tells > 0 && es_clock_mono_ns(clock) - began_ns >= DM_HUNT_TURN_NS)) {
             h->s->busy = true;

@@ -54,7 +54,7 @@ es_status dm_hunt_open(dm_search *s,
                        dm_hunt **out, es_error *err) ES_MUST_CHECK;
 void dm_hunt_close(dm_hunt **h);
 es_status dm_hunt_advance(dm_hunt *h, es_error *err)
-    ES_MUST_CHECK;                   /* sets s->busy when it stopped for having done enough at once */
+    ES_MUST_CHECK; /* sets s->busy when it stopped for having done enough at once; nothing new while paused */
 bool dm_hunt_over(const dm_hunt *h); /* everything is asked and told */
 
 char *dm_hunt_text(const dm_hunt *h, int64_t ticket);      /* caller owns */

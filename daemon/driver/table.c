@@ -59,7 +59,7 @@ static es_status table_advance(dm_search *s, es_error *err)
     int64_t *front = NULL;
     ES_RETURN(dm_search_phase(s, err, "reading the table"));
     ES_RETURN(dm_hunt_advance(d->hunt, err));
-    if (!dm_hunt_over(d->hunt))
+    if (!dm_hunt_over(d->hunt) || s->state == DM_SEARCH_PAUSED)
         return ES_OK; /* s->busy brings us back */
     int n = dm_hunt_front(d->hunt, &front);
     es_status status = n ? ES_OK

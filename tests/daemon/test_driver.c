@@ -275,34 +275,43 @@ START_TEST(a_table_needs_no_worker)
     }
 END_TEST
 
+/* A table of every architecture of a space with so many stages, and a search file for it; *rows of them. */
+static void table_search(const char *dir, int stages, int evaluations, char text[2000], int *rows)
+{
+    char path[1200], space[600] = "space:\n  input: 8x8x1\n  stages:\n";
+    for (int i = 0; i < stages; i++)
+        snprintf(space + strlen(space), sizeof space - strlen(space),
+                 "    - {block: conv, width: [8, 12, 16, 24], kernel: [1, 3, 5]}\n");
+    snprintf(space + strlen(space), sizeof space - strlen(space), "  head: {classes: 10}\n");
+    snprintf(text, 2000, "name: t\ntask: {data: {train: a, validation: 1}}\n%s", space);
+    sn_search_file *file;
+    es_error err;
+    ck_assert_ok_err(sn_search_file_parse("t", text, strlen(text), NULL, &file, &err), &err);
+    sr_arch *a = sr_arch_new(sn_space_choices(file->space));
+    snprintf(path, sizeof path, "%s/table.csv", dir);
+    FILE *f = fopen(path, "w");
+    fprintf(f, "arch,valid,test\n");
+    for (*rows = 0; sr_arch_nth(sn_space_choices(file->space), (uint64_t)*rows, a); ++*rows) {
+        char *name = sn_arch_format(file->space, a);
+        fprintf(f, "\"%s\",%d,%d\n", name, 50 + *rows % 40, 40 + *rows % 40);
+        free(name);
+    }
+    fclose(f);
+    free(a);
+    sn_search_file_destroy(&file);
+    snprintf(text, 2000,
+             "name: t\ntask: {kind: table, file: %s, architecture: arch, value: valid, report: test}\n%s"
+             "search: {algorithm: random, evaluations: %d}\nobjectives: [accuracy: max]\n",
+             path, space, evaluations);
+}
+
 START_TEST(a_table_is_searched)
     {
         const char *dir = es_test_dir();
-        static const char space[] = "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
-                                    "kernel: [1, 3, 5]}\n  head: {classes: 10}\n";
-        char path[1200], text[2000];
-        snprintf(text, sizeof text, "name: t\ntask: {data: {train: a, validation: 1}}\n%s", space);
-        sn_search_file *file;
-        es_error err;
-        ck_assert_ok_err(sn_search_file_parse("t", text, strlen(text), NULL, &file, &err), &err);
-        sr_arch *a = sr_arch_new(sn_space_choices(file->space));
-        snprintf(path, sizeof path, "%s/table.csv", dir);
-        FILE *f = fopen(path, "w");
-        fprintf(f, "arch,valid,test\n");
-        int rows = 0;
-        for (; sr_arch_nth(sn_space_choices(file->space), (uint64_t)rows, a); rows++) {
-            char *name = sn_arch_format(file->space, a);
-            fprintf(f, "\"%s\",%d,%d\n", name, 50 + rows, 40 + rows);
-            free(name);
-        }
-        fclose(f);
+        char text[2000];
+        int rows;
+        table_search(dir, 1, 100, text, &rows);
         ck_assert_int_eq(rows, 12);
-        free(a);
-        sn_search_file_destroy(&file);
-        snprintf(text, sizeof text,
-                 "name: t\ntask: {kind: table, file: %s, architecture: arch, value: valid, report: test}\n%s"
-                 "search: {algorithm: random, evaluations: 100}\nobjectives: [accuracy: max]\n",
-                 path, space);
         world *w = world_new(dir);
         uint64_t id = world_submit(w, "t", text);
         ck_assert_msg(id != 0, "%s", world_refusal());
@@ -317,7 +326,56 @@ START_TEST(a_table_is_searched)
     }
 END_TEST
 
-ES_TEST_MAIN("driver", a_table_is_searched, modules_are_a_graph_of_jobs, a_failed_part_is_trained_again_alone,
-             a_table_needs_no_worker, a_search_ends_with_a_front, the_same_bytes_for_any_number_of_workers_and_restarts,
-             old_checkpoints_are_let_go, a_search_that_cannot_be_read_loses_no_job,
-             bad_searches_and_results_are_refused)
+static int looked_up(world *w, uint64_t id)
+{
+    char *show = world_query(w, "show", id, 0), *at = strstr(show, "\"evaluations\": {\"done\": ");
+    ck_assert_msg(at != NULL, "%s", show);
+    int n = atoi(at + strlen("\"evaluations\": {\"done\": "));
+    free(show);
+    return n;
+}
+
+START_TEST(a_paused_table_search_looks_nothing_up)
+    {
+        const char *dir = es_test_dir();
+        char text[2000], *result[2];
+        int rows;
+        table_search(dir, 3, 1500, text, &rows);
+        ck_assert_int_eq(rows, 12 * 12 * 12);
+        world *w = world_new(dir);
+        for (int pauses = 0; pauses < 2; pauses++) {
+            uint64_t id = world_submit(w, pauses ? "b" : "a", text);
+            ck_assert_msg(id != 0, "%s", world_refusal());
+            if (pauses) {
+                world_command(w, ESPALIER__WIRE__VERB__VERB_PAUSE, id, 0);
+                int before = looked_up(w, id);
+                ck_assert_int_gt(before, 0);
+                ck_assert_int_lt(before, 1000);
+                world_turn(w);
+                for (int i = 0; i < 50; i++)
+                    ck_assert_int_gt(world_turn(w), 0); /* nor does it spin */
+                ck_assert_int_eq(looked_up(w, id), before);
+                world_restart(w); /* it is read again up to there, and not on */
+                for (int i = 0; i < 50; i++)
+                    world_turn(w);
+                ck_assert_int_gt(world_turn(w), 0);
+                ck_assert_int_eq(looked_up(w, id), before);
+                world_command(w, ESPALIER__WIRE__VERB__VERB_RESUME, id, 0);
+            }
+            for (int i = 0; i < 100; i++)
+                world_turn(w);
+            result[pauses] = world_query(w, "result", id, 0);
+            ck_assert_msg(result[pauses] != NULL, "%s", world_refusal());
+        }
+        ck_assert_has(result[0], "\"evaluations\": 1500");
+        ck_assert_str_eq(strstr(result[0], "\"front\""), strstr(result[1], "\"front\""));
+        free(result[0]);
+        free(result[1]);
+        world_free(&w);
+    }
+END_TEST
+
+ES_TEST_MAIN("driver", a_table_is_searched, a_paused_table_search_looks_nothing_up, modules_are_a_graph_of_jobs,
+             a_failed_part_is_trained_again_alone, a_table_needs_no_worker, a_search_ends_with_a_front,
+             the_same_bytes_for_any_number_of_workers_and_restarts, old_checkpoints_are_let_go,
+             a_search_that_cannot_be_read_loses_no_job, bad_searches_and_results_are_refused)
