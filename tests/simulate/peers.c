@@ -511,9 +511,9 @@ static void client_act(sim *s)
     bool known = true;
     for (int i = 0; i < SIM_SEARCHES; i++) {
         struct sim_asked *a = &c->asked[i];
-        if (i == 2 && a->at_ms == 0)
+        if (i >= 2 && a->at_ms == 0)
             a->at_ms =
-                s->now_ms + 20000 + es_rng_below(&s->rng, 60000); /* the urgent one comes when the others train */
+                s->now_ms + 20000 + es_rng_below(&s->rng, 60000); /* the urgent ones come when the others train */
         if (!a->search && s->now_ms >= a->at_ms)
             client_submit(s, i);
         if (a->search && !s->report->result[i] && s->now_ms >= a->poll_at_ms)
@@ -589,6 +589,7 @@ void sim_deliver(sim *s)
             if (dm_decode(&espalier__wire__from_peer__descriptor, m.bytes, m.n, &base, NULL) != ES_OK)
                 abort();
             sim_note_finish(s, (const dm_from_peer *)base);
+            sim_fair_message(s, (const dm_from_peer *)base);
             dm_message_free(&base);
             dm_coord_deliver(s->c, &from, m.bytes, m.n);
         } else if (m.to == SIM_CLIENT ||

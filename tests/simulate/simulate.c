@@ -1,6 +1,7 @@
 #include "tests/simulate/simulate.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
     "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"                                          \
     "  head: {classes: 10}\nsupernet: {epochs: 1, batch: 8, slice_steps: 4}\n"
 
+enum { GANG_PRIORITY = 1 };
 static const char gang_text[] =
     "name: simulated\nseed: 5\n" SPACE "search: {algorithm: nsga2, population: 12, evaluations: 60}\n"
     "objectives: [accuracy: max, macs: min, latency_ms: min]\n"
@@ -31,7 +33,11 @@ static const char urgent_text[] =
     "name: urgent\nseed: 6\n" SPACE "search: {algorithm: regularised-evolution, population: 8, evaluations: 24}\n"
     "objectives: [accuracy: max, macs: min]\nresources: {priority: 2}\n";
 
-const char *sim_search_text(int i) { return i < 2 ? gang_text : urgent_text; }
+static const char rival_text[] =
+    "name: rival\nseed: 7\n" SPACE "search: {algorithm: regularised-evolution, population: 8, evaluations: 24}\n"
+    "objectives: [accuracy: max, macs: min]\nresources: {priority: 2}\n";
+
+const char *sim_search_text(int i) { return i < 2 ? gang_text : i == 2 ? urgent_text : rival_text; }
 const char *sim_search_user(int i) { return i == 1 ? "bert" : "anna"; }
 
 /* ---- invariants */
@@ -59,7 +65,7 @@ static uint8_t *job_state(sim *s, int64_t job)
 typedef struct priority_check {
     sim *s;
     int64_t priority;
-    bool paused;
+    int above;
 } priority_check;
 
 /* A gang waits until it can be whole. */
@@ -69,6 +75,17 @@ static bool is_gang(const sim *s, int64_t search, int kind)
         if ((int64_t)s->client.asked[i].search == search)
             return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
     return false;
+}
+
+/* Has it a job that could run now? */
+static bool waits_now(sim *s, int64_t search)
+{
+    dm_ready ready[1];
+    int n;
+    int64_t next;
+    return dm_job_ready(dm_coord_store(s->c), search, s->clock.wall_ms(&s->clock) - 1, 1, ready, &n, &next, NULL) ==
+               ES_OK &&
+           n > 0 && !is_gang(s, search, ready[0].kind);
 }
 
 /* A gang that waits holds workers; what is over in time may use them, of whatever priority. */
@@ -88,15 +105,27 @@ static bool gang_waits(const sim *s)
 static bool priority_row(void *ctx, const dm_search_row *r)
 {
     priority_check *x = ctx;
-    dm_ready ready[1];
-    int n;
-    int64_t next;
-    if (r->state == DM_SEARCH_RUNNING && r->priority > x->priority &&
-        dm_job_ready(dm_coord_store(x->s->c), r->id, x->s->clock.wall_ms(&x->s->clock) - 1, 1, ready, &n, &next,
-                     NULL) == ES_OK &&
-        n > 0 && !is_gang(x->s, r->id, ready[0].kind))
-        sim_broken(x->s, "a job of lower priority is leased while one of a higher waits", ready[0].id, r->id);
+    if (r->state == DM_SEARCH_RUNNING && r->priority > x->priority && r->priority > x->above && waits_now(x->s, r->id))
+        sim_broken(x->s, "a job of lower priority is leased while one of a higher waits", x->priority, r->id);
     return true;
+}
+
+/* The lowest priority leased in this turn against all that still waits. */
+static void check_priority(sim *s, int above)
+{
+    priority_check x = {.s = s, .priority = INT64_MAX, .above = above};
+    for (int i = 0; i < s->moves_n; i++) {
+        dm_job_row row;
+        dm_search_row search;
+        if (s->moves[i].to != DM_JOB_RUNNING || dm_job_get(dm_coord_store(s->c), s->moves[i].job, &row, NULL) != ES_OK)
+            continue;
+        if (dm_search_get(dm_coord_store(s->c), row.search, &search, NULL) == ES_OK && search.priority < x.priority)
+            x.priority = search.priority;
+        dm_search_row_free(&search);
+        dm_job_row_free(&row);
+    }
+    if (x.priority != INT64_MAX && dm_search_each(dm_coord_store(s->c), 0, 100, priority_row, &x, NULL) != ES_OK)
+        sim_broken(s, "reading failed", 0, 0);
 }
 
 static void on_move(void *ctx, int64_t job, int from, int to)
@@ -425,6 +454,7 @@ static void open_coordinator(sim *s)
     dm_store_on_move(dm_coord_store(s->c), on_move, s);
     check_recovered(s);
     check_accepted(s);
+    sim_fair_restarted(s);
 }
 
 static void crash(sim *s, bool power)
@@ -454,6 +484,7 @@ static void turn(sim *s)
     }
     if (dm_coord_health(s->c, NULL) != ES_OK) {
         doubt(s);
+        s->reloads = true;
         return;
     }
     for (int i = 0; i < s->moves_n; i++) {
@@ -467,23 +498,15 @@ static void turn(sim *s)
             check_gang(s, s->moves[i].job);
     }
     s->finishes_n = 0;
-    if (s->leased && !gang_waits(s)) {
-        /* The lowest priority leased in this turn. */
-        priority_check x = {.s = s, .priority = INT64_MAX};
-        for (int i = 0; i < s->moves_n; i++) {
-            dm_job_row row;
-            dm_search_row search;
-            if (s->moves[i].to != DM_JOB_RUNNING ||
-                dm_job_get(dm_coord_store(s->c), s->moves[i].job, &row, NULL) != ES_OK)
-                continue;
-            if (dm_search_get(dm_coord_store(s->c), row.search, &search, NULL) == ES_OK && search.priority < x.priority)
-                x.priority = search.priority;
-            dm_search_row_free(&search);
-            dm_job_row_free(&row);
-        }
-        if (x.priority != INT64_MAX && dm_search_each(dm_coord_store(s->c), 0, 100, priority_row, &x, NULL) != ES_OK)
-            sim_broken(s, "reading failed", 0, 0);
-    }
+    /* A gang that waits holds workers, for itself and for what comes after it: not for what is more urgent. */
+    int above = s->leased && gang_waits(s) ? GANG_PRIORITY : INT_MIN;
+    if (s->leased)
+        check_priority(s, above);
+    if (s->reloads) /* in this turn it has read its rows again */
+        sim_fair_restarted(s);
+    else
+        sim_fair_turn(s, waits_now, above);
+    s->reloads = false;
     apply_moves(s);
 }
 
@@ -601,6 +624,7 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
                       .has_version = has_version,
                       .drop_version = drop_version};
     sim_peers_start(s);
+    sim_fair_start(s);
     open_coordinator(s);
     for (int64_t i = 0; i < steps; i++)
         step(s);
@@ -608,6 +632,7 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     out->simulated_ms = s->now_ms;
     out->torn = sim_disk_torn(s->disk);
     dm_coord_close(&s->c);
+    sim_fair_stop(s);
     sim_peers_stop(s);
     sim_disk_free(&s->disk);
     es_map_free(&s->versions);

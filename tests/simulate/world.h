@@ -65,7 +65,7 @@ typedef struct sim {
     es_clock clock; /* first */
     int64_t now_ms, wall_offset_ms, disk_well_at_ms;
     uint64_t seed, serial;
-    bool faults, leased;
+    bool faults, leased, reloads; /* reloads: its last turn failed */
     es_rng rng;
     sim_disk *disk;
     dm_coord *c;
@@ -93,6 +93,7 @@ typedef struct sim {
         uint8_t uid[16];
     } * finishes;
     int finishes_n, finishes_cap;
+    struct sim_fair *fair;
     es_map accepted_by_job, versions, trained; /* trained: the step of each training's last slice */
 } sim;
 
@@ -107,6 +108,14 @@ void sim_broken(const sim *s, const char *what, int64_t a, int64_t b);
 /* simulate.c: what leaves the coordinator, and what reaches it. */
 void sim_check_reply(sim *s, const dm_to_peer *m);
 void sim_note_finish(sim *s, const dm_from_peer *m);
+
+/* fair.c: who is next among equals */
+void sim_fair_start(sim *s);
+void sim_fair_stop(sim *s);
+void sim_fair_restarted(sim *s);                      /* the coordinator's memory is made anew */
+void sim_fair_message(sim *s, const dm_from_peer *m); /* before it is delivered */
+/* After a turn. waits: has the search a job that could run? Only searches above that priority are compared. */
+void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above);
 
 /* lies.c */
 void sim_spoil(sim *s, work_result *r, int kind); /* makes it wrong in shape or in number: never to be believed */

@@ -1,0 +1,347 @@
+/* Fair shares, checked at every lease against accounts of our own. They follow the rule that docs/protocol.md states, from what can be seen from outside: which
+ * job was leased and ended when, whose it is, and what each worker said. Nothing is asked of the coordinator's accounts.
+ *
+ *     whoever has used least worker time is next, the user first, then his search
+ *     a lease counts from its start what such a job took before (1 s before any did), and from its end what it took (one that was lost: until it was last heard)
+ *     who comes new starts level with the lowest; accounts fade by half in half an hour; a coordinator that was restarted starts from zero
+ *
+ * The bound: no lease goes to somebody while another of the same priority, with a job that could run, has used SIM_FAIR_MS less. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "daemon/store/job.h"
+#include "tests/simulate/world.h"
+
+enum { SIM_FAIR_MS = 2000, UNKNOWN_MS = 1000, FADE_MS = 60000, KINDS = 16, ACCOUNTS = 32, RANKS = 2 };
+
+typedef struct rank {
+    int64_t worker, heard_ms;
+    double charged_ms;
+    bool left;
+} rank;
+
+typedef struct held {
+    int64_t job, attempt, began_ms;
+    int kind, ranks;
+    struct account *of;
+    rank rank[RANKS];
+} held;
+
+/* A search's; the user's is in `users`. */
+typedef struct account {
+    int64_t search, priority;
+    int user; /* -1: free */
+    double used_ms, took_ms[KINDS];
+    bool seen;
+} account;
+
+struct sim_fair {
+    account search[ACCOUNTS];
+    struct {
+        char name[64];
+        double used_ms;
+        int searches;
+    } user[ACCOUNTS];
+    es_map held;    /* by job */
+    es_map greeted; /* workers that said hello since the last restart: others are told to, and not heard */
+    int64_t fade_at_ms;
+    int64_t checks; /* leases that had a rival */
+};
+
+void sim_fair_start(sim *s)
+{
+    s->fair = es_xcalloc(1, sizeof *s->fair);
+    for (int i = 0; i < ACCOUNTS; i++)
+        s->fair->search[i].user = -1;
+}
+
+void sim_fair_stop(sim *s)
+{
+    held *h;
+    s->report->rivals = s->fair->checks;
+    for (size_t i = 0; (h = es_map_next(&s->fair->held, &i)) != NULL;)
+        free(h);
+    es_map_free(&s->fair->held);
+    es_map_free(&s->fair->greeted);
+    free(s->fair);
+}
+
+static void charge(struct sim_fair *f, account *a, double ms)
+{
+    a->used_ms += ms;
+    f->user[a->user].used_ms += ms;
+}
+
+/* ---- what workers say */
+
+static rank *rank_of(sim *s, const dm_lease_id *id, const uint8_t uid[16], held **of)
+{
+    int64_t worker = 0;
+    held *h = id ? es_map_get(&s->fair->held, id->job) : NULL;
+    if (!h || h->attempt != (int64_t)id->attempt || dm_worker_find(dm_coord_store(s->c), uid, &worker, NULL) != ES_OK)
+        return NULL;
+    *of = h;
+    for (int k = 0; k < h->ranks; k++)
+        if (h->rank[k].worker == worker && !h->rank[k].left)
+            return &h->rank[k];
+    return NULL;
+}
+
+static void heard(sim *s, const dm_lease_id *id, const uint8_t uid[16])
+{
+    held *h;
+    rank *r = rank_of(s, id, uid, &h);
+    if (r && es_map_get(&s->fair->greeted, (uint64_t)r->worker))
+        r->heard_ms = s->now_ms;
+}
+
+static void rank_ends(sim *s, held *h, rank *r)
+{
+    int64_t end = s->now_ms - r->heard_ms > s->options.lease_ms ? r->heard_ms : s->now_ms;
+    if (r->left)
+        return;
+    charge(s->fair, h->of, (double)(end - h->began_ms) - r->charged_ms);
+    r->left = true;
+}
+
+/* The lease is over; a rank of a gang gives back its slot, unless it speaks for all (rank 0 does, and one that failed by itself). */
+static void finished(sim *s, const Espalier__Wire__Finish *f, const uint8_t uid[16])
+{
+    held *h;
+    rank *r = rank_of(s, f->lease, uid, &h);
+    if (!r)
+        return;
+    bool failed = f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED;
+    bool lost_peer = failed && f->error_code && strcmp(f->error_code, "lost-peer") == 0;
+    bool alone = h->ranks > 1 && (lost_peer || (r != &h->rank[0] && !failed));
+    for (int k = 0; k < h->ranks; k++)
+        if (!alone || r == &h->rank[k])
+            rank_ends(s, h, &h->rank[k]);
+}
+
+void sim_fair_message(sim *s, const dm_from_peer *m)
+{
+    if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_HEARTBEAT) {
+        for (size_t i = 0; i < m->heartbeat->n_progress; i++)
+            heard(s, m->heartbeat->progress[i]->lease, m->heartbeat->worker_uid.data);
+    } else if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_HELLO) {
+        int64_t worker; /* a new one has no leases yet, and will be greeted with its first */
+        if (dm_worker_find(dm_coord_store(s->c), m->hello->worker_uid.data, &worker, NULL) == ES_OK)
+            es_map_put(&s->fair->greeted, (uint64_t)worker, s);
+        for (size_t i = 0; i < m->hello->n_holding; i++)
+            heard(s, m->hello->holding[i], m->hello->worker_uid.data);
+    } else if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_GANG_OFFER) {
+        heard(s, m->gang_offer->lease, m->gang_offer->worker_uid.data);
+    } else if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_FINISH) {
+        for (size_t i = 0; i < m->finish->n_finish; i++)
+            finished(s, m->finish->finish[i], m->finish->worker_uid.data);
+    }
+}
+
+/* ---- searches come and go */
+
+static account *account_of(struct sim_fair *f, int64_t search)
+{
+    for (int i = 0; i < ACCOUNTS; i++)
+        if (f->search[i].user >= 0 && f->search[i].search == search)
+            return &f->search[i];
+    return NULL;
+}
+
+static int user_of(struct sim_fair *f, const char *name)
+{
+    int at = -1, lowest = -1;
+    for (int i = 0; i < ACCOUNTS; i++) {
+        if (f->user[i].searches > 0 && strcmp(f->user[i].name, name) == 0)
+            return i;
+        if (f->user[i].searches > 0 && (lowest < 0 || f->user[i].used_ms < f->user[lowest].used_ms))
+            lowest = i;
+        if (f->user[i].searches == 0 && at < 0)
+            at = i;
+    }
+    snprintf(f->user[at].name, sizeof f->user[at].name, "%s", name);
+    f->user[at].used_ms = lowest >= 0 ? f->user[lowest].used_ms : 0;
+    return at;
+}
+
+static bool search_row(void *ctx, const dm_search_row *r)
+{
+    struct sim_fair *f = ((sim *)ctx)->fair;
+    account *a = account_of(f, r->id);
+    if (r->state != DM_SEARCH_RUNNING && r->state != DM_SEARCH_PAUSED)
+        return true;
+    if (!a) {
+        double lowest = -1;
+        int user = user_of(f, r->user);
+        for (int i = 0; i < ACCOUNTS; i++) {
+            const account *o = &f->search[i];
+            if (o->user == user && (lowest < 0 || o->used_ms < lowest))
+                lowest = o->used_ms;
+            if (!a && o->user < 0)
+                a = &f->search[i];
+        }
+        *a = (account){.search = r->id, .user = user, .used_ms = lowest < 0 ? 0 : lowest};
+        f->user[user].searches++;
+    }
+    a->priority = r->priority;
+    a->seen = true;
+    return true;
+}
+
+static void searches(sim *s)
+{
+    struct sim_fair *f = s->fair;
+    if (dm_search_each(dm_coord_store(s->c), 0, ACCOUNTS, search_row, s, NULL) != ES_OK)
+        sim_broken(s, "reading failed", 0, 0);
+    for (int i = 0; i < ACCOUNTS; i++) {
+        account *a = &f->search[i];
+        if (a->user >= 0 && !a->seen) {
+            f->user[a->user].searches--;
+            a->user = -1;
+        }
+        a->seen = false;
+    }
+}
+
+/* ---- a turn */
+
+static bool gang_rank(void *ctx, const dm_gang_row *r, const void *id, size_t n)
+{
+    held *h = ctx;
+    (void)id;
+    (void)n;
+    if (h->ranks < RANKS)
+        h->rank[h->ranks++].worker = r->worker;
+    return true;
+}
+
+static void begins(sim *s, const dm_job_row *row)
+{
+    struct sim_fair *f = s->fair;
+    account *a = account_of(f, row->search);
+    held *h = es_xcalloc(1, sizeof *h);
+    if (!a)
+        sim_broken(s, "a job of a search that is over is leased", row->id, row->search);
+    *h = (held){.job = row->id, .attempt = row->attempt, .began_ms = s->now_ms, .kind = row->kind, .of = a};
+    if (dm_gang_each(dm_coord_store(s->c), row->id, row->attempt, gang_rank, h, NULL) != ES_OK)
+        sim_broken(s, "reading failed", row->id, 0);
+    if (h->ranks == 0)
+        h->rank[h->ranks++].worker = row->worker;
+    for (int k = 0; k < h->ranks; k++) {
+        h->rank[k].heard_ms = s->now_ms;
+        h->rank[k].charged_ms = a->took_ms[h->kind] > 0 ? a->took_ms[h->kind] : UNKNOWN_MS;
+        charge(f, a, h->rank[k].charged_ms);
+    }
+    es_map_put(&f->held, (uint64_t)h->job, h);
+}
+
+/* Only who has said hello is given work. */
+static void greeted(sim *s, int64_t job)
+{
+    const held *h = es_map_get(&s->fair->held, (uint64_t)job);
+    for (int k = 0; k < h->ranks; k++)
+        es_map_put(&s->fair->greeted, (uint64_t)h->rank[k].worker, s);
+}
+
+static bool running_job(void *ctx, const dm_job_row *row)
+{
+    begins(ctx, row);
+    return true;
+}
+
+/* Its memory is gone, and made again from the rows: accounts and what jobs took are nothing, running jobs are leases that have just begun. */
+void sim_fair_restarted(sim *s)
+{
+    struct sim_fair *f = s->fair;
+    held *h;
+    for (size_t i = 0; (h = es_map_next(&f->held, &i)) != NULL; free(h))
+        es_map_remove(&f->held, (uint64_t)h->job);
+    es_map_free(&f->greeted);
+    searches(s);
+    for (int i = 0; i < ACCOUNTS; i++) {
+        f->search[i].used_ms = f->user[i].used_ms = 0;
+        memset(f->search[i].took_ms, 0, sizeof f->search[i].took_ms);
+    }
+    if (dm_job_each_running(dm_coord_store(s->c), running_job, s, NULL) != ES_OK)
+        sim_broken(s, "reading failed", 0, 0);
+}
+
+static bool slice_row(void *ctx, const dm_attempt_row *r)
+{
+    held *h = ctx;
+    if (r->attempt == h->attempt && r->outcome == DM_OUTCOME_SLICE)
+        h->kind = -h->kind; /* a mark */
+    return true;
+}
+
+static void ends(sim *s, int64_t job, int to)
+{
+    held *h = es_map_get(&s->fair->held, (uint64_t)job);
+    bool done = to == DM_JOB_DONE;
+    if (!h)
+        return; /* it began in a turn that was taken back */
+    if (to == DM_JOB_READY) {
+        if (dm_attempt_each(dm_coord_store(s->c), job, slice_row, h, NULL) != ES_OK)
+            sim_broken(s, "reading failed", job, 0);
+        done = h->kind < 0;
+        h->kind = abs(h->kind);
+    }
+    double *mean = &h->of->took_ms[h->kind], ms = (double)(s->now_ms - h->began_ms);
+    if (done)
+        *mean = *mean > 0 ? *mean + (ms - *mean) / 4 : ms;
+    for (int k = 0; k < h->ranks; k++)
+        rank_ends(s, h, &h->rank[k]);
+    es_map_remove(&s->fair->held, (uint64_t)job);
+    free(h);
+}
+
+static void compare(sim *s, const account *a, const account *rival)
+{
+    const struct sim_fair *f = s->fair;
+    bool other = a->user != rival->user;
+    double mine = other ? f->user[a->user].used_ms : a->used_ms;
+    double his = other ? f->user[rival->user].used_ms : rival->used_ms;
+    if (mine > his + SIM_FAIR_MS)
+        sim_broken(s,
+                   other ? "a lease goes to a user while another who has used less waits (search, ms)"
+                         : "a lease goes to a search while another of its user that has used less waits (search, ms)",
+                   a->search, (int64_t)(mine - his));
+}
+
+void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above)
+{
+    struct sim_fair *f = s->fair;
+    for (int i = 0; i < s->moves_n; i++)
+        if (s->moves[i].from == DM_JOB_RUNNING)
+            ends(s, s->moves[i].job, s->moves[i].to);
+    searches(s);
+    if (s->now_ms >= f->fade_at_ms) {
+        f->fade_at_ms = s->now_ms + FADE_MS;
+        for (int i = 0; i < ACCOUNTS; i++) {
+            f->search[i].used_ms *= 1 - 0.6931 / 30;
+            f->user[i].used_ms *= 1 - 0.6931 / 30;
+        }
+    }
+    for (int i = 0; i < s->moves_n; i++) {
+        dm_job_row row;
+        if (s->moves[i].to != DM_JOB_RUNNING)
+            continue;
+        if (dm_job_get(dm_coord_store(s->c), s->moves[i].job, &row, NULL) != ES_OK)
+            sim_broken(s, "reading failed", s->moves[i].job, 0);
+        const account *a = account_of(f, row.search);
+        bool rivals = false;
+        for (int k = 0; k < ACCOUNTS && a; k++) {
+            const account *o = &f->search[k];
+            if (o->user < 0 || o == a || o->priority != a->priority || a->priority <= above || !waits(s, o->search))
+                continue;
+            rivals = true;
+            compare(s, a, o);
+        }
+        f->checks += rivals;
+        begins(s, &row);
+        greeted(s, row.id);
+        dm_job_row_free(&row);
+    }
+}
