@@ -330,7 +330,7 @@ static int looked_up(world *w, uint64_t id)
 {
     char *show = world_query(w, "show", id, 0), *at = strstr(show, "\"evaluations\": {\"done\": ");
     ck_assert_msg(at != NULL, "%s", show);
-    int n = atoi(at + strlen("\"evaluations\": {\"done\": "));
+    int n = (int)strtol(at + strlen("\"evaluations\": {\"done\": "), NULL, 10);
     free(show);
     return n;
 }
