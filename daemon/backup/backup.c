@@ -65,6 +65,7 @@ es_status dm_backup_start(dm_backup *b, const char *to, int64_t now_ms, es_error
         return es_fail(err, ES_BUSY, "backup", "one is under way, into %s", b->report.path);
     if (to[0] != '/' || strlen(to) > 500)
         return es_fail(err, ES_INVALID, "backup", "\"%.80s\" is no absolute path of at most 500 bytes", to);
+    ES_RETURN(dm_backup_recover(to, err));
     snprintf(sealed, sizeof sealed, "%s/backup.json", to);
     if (es_file_exists(to) && !es_file_exists(sealed) && !folder_is_empty(to))
         return es_fail(err, ES_EXISTS, to, "is neither empty nor a backup: name another folder");
@@ -109,20 +110,29 @@ fail:
     return s;
 }
 
+/* There is a whole backup of that name at every moment; where two names cannot be exchanged, dm_backup_recover finds it under another. */
+static es_status replace(const char *partial, const char *to, es_error *err)
+{
+    char old[620];
+    es_status s = dm_file_exchange(partial, to, err);
+    if (s == ES_OK)
+        return es_file_remove_tree(partial, err);
+    if (s != ES_UNSUPPORTED)
+        return s;
+    snprintf(old, sizeof old, "%s.old.partial", to);
+    ES_RETURN(es_file_remove_tree(old, err));
+    ES_RETURN(dm_file_rename(to, old, err));
+    ES_RETURN(dm_file_rename(partial, to, err));
+    return es_file_remove_tree(old, err);
+}
+
 static es_status thread_work(dm_backup *b, es_error *err)
 {
     const char *to = b->report.path;
     ES_RETURN(copy_weights(b, err));
     ES_RETURN(dm_backup_seal(b->partial, b->now_ms, told_to_stop, b, &b->report.info, err));
-    if (es_file_exists(to)) { /* empty, or an older backup: it goes only now */
-        char old[620];
-        snprintf(old, sizeof old, "%s.old.partial", to);
-        ES_RETURN(es_file_remove_tree(old, err));
-        ES_RETURN(dm_file_rename(to, old, err));
-        ES_RETURN(dm_file_rename(b->partial, to, err));
-        return es_file_remove_tree(old, err);
-    }
-    return dm_file_rename(b->partial, to, err);
+    return es_file_exists(to) ? replace(b->partial, to, err) /* empty, or an older backup: it goes only now */
+                              : dm_file_rename(b->partial, to, err);
 }
 
 static void *thread_main(void *ctx)

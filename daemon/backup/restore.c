@@ -123,6 +123,7 @@ es_status dm_restore(const char *dir, const char *backup, bool force, char said[
     dm_backup_info info;
     int lock = -1;
     es_status s = ES_OK;
+    ES_RETURN(dm_backup_recover(backup, err));
     ES_RETURN(dm_backup_verify(backup, &info, err));
     ES_RETURN(es_file_mkdirs(dir, err));
     ES_GOTO(dm_folder_lock(dir, &lock, err));

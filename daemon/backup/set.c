@@ -160,6 +160,21 @@ es_status dm_backup_verify(const char *dir, dm_backup_info *info, es_error *err)
     return s;
 }
 
+es_status dm_backup_recover(const char *dir, es_error *err)
+{
+    static const char *const endings[] = {".partial", ".old.partial"}; /* the newer one first */
+    char path[700];
+    dm_backup_info info;
+    for (int i = 0; i < 2 && !es_file_exists(dir); i++) {
+        snprintf(path, sizeof path, "%s%s", dir, endings[i]);
+        if (dm_backup_verify(path, &info, NULL) != ES_OK)
+            continue;
+        ES_RETURN(dm_file_rename(path, dir, err));
+        es_log(ES_LOG_WARN, "%s has its name back: it was being replaced when something died", dir);
+    }
+    return ES_OK;
+}
+
 /* ---- a folder of them */
 
 static int compare(const void *a, const void *b) { return strcmp(a, b); }
@@ -235,6 +250,10 @@ int dm_backup_prune(const char *folder, int keep)
     while (d && (e = readdir(d)) != NULL) {
         size_t k = strlen(e->d_name);
         if (k > 8 && strcmp(e->d_name + k - 8, ".partial") == 0) {
+            int base = k > 12 && strcmp(e->d_name + k - 12, ".old.partial") == 0 ? (int)k - 12 : (int)k - 8;
+            snprintf(path, sizeof path, "%s/%.*s", folder, base, e->d_name);
+            if (dm_backup_recover(path, &err) != ES_OK)
+                es_log_error(ES_LOG_WARN, "a backup that was being replaced", &err);
             snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
             if (es_file_remove_tree(path, &err) != ES_OK)
                 es_log_error(ES_LOG_WARN, "removing what an interrupted backup left", &err);

@@ -1,5 +1,6 @@
 #include "daemon/store/folder.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,12 +87,26 @@ es_status dm_file_copy(const char *from, const char *to, es_hash *hash, int64_t 
     return s;
 }
 
-es_status dm_file_rename(const char *from, const char *to, es_error *err)
+static es_status sync_folder_of(const char *path, es_error *err)
 {
     char folder[600];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash && slash > path ? (int)(slash - path) : 1, slash ? path : ".");
+    return dm_file_sync(folder, err);
+}
+
+es_status dm_file_rename(const char *from, const char *to, es_error *err)
+{
     if (rename(from, to) != 0)
         return es_fail_errno(err, to, "cannot rename to it");
-    const char *slash = strrchr(to, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash && slash > to ? (int)(slash - to) : 1, slash ? to : ".");
-    return dm_file_sync(folder, err);
+    return sync_folder_of(to, err);
+}
+
+es_status dm_file_exchange(const char *a, const char *b, es_error *err)
+{
+    if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0)
+        return sync_folder_of(b, err);
+    if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)
+        return es_fail(err, ES_UNSUPPORTED, b, "this filesystem cannot exchange two names");
+    return es_fail_errno(err, b, "cannot exchange it with what replaces it");
 }
