@@ -11,7 +11,10 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "daemon/store/attempt_rows.h"
 #include "daemon/store/job.h"
+#include "daemon/store/search_rows.h"
+#include "daemon/store/worker_rows.h"
 #include "tests/simulate/world.h"
 
 enum { SIM_FAIR_MS = 2000, UNKNOWN_MS = 1000, FADE_MS = 60000, KINDS = 16, ACCOUNTS = 32, RANKS = 2 };
