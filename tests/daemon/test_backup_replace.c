@@ -1,5 +1,6 @@
 /* A named backup that replaces an older one, by a process that is killed anywhere: there is a whole backup of that name, or it is found again. */
 #include <errno.h>
+#include <poll.h>
 #include <sys/syscall.h>
 
 #include "base/file.h"
@@ -51,7 +52,7 @@ static es_status back_up(const char *dir, const char *to, int64_t now_ms, es_err
     b = dm_backup_new(st, weights);
     ES_GOTO(dm_backup_start(b, to, now_ms, err));
     while (!dm_backup_ended(b, &r))
-        usleep((unsigned)dm_backup_turn(b) * 100);
+        poll(NULL, 0, dm_backup_turn(b) / 10);
     s = r.status;
     if (s != ES_OK)
         *err = r.err;
