@@ -6,7 +6,7 @@
  *         sn_stream_calibrate(t, weights, stats, err);                    // every calibration batch through the links
  *         sn_stream_score(t, weights, stats, scores, err);                // every batch of the split; two sums a batch into device memory
  *
- * Every link is a plan of its own, whoever asks and whatever it shares, and what passes between two is in memory in the plans' storage type. So a link
+ * Every link is a plan of its own (kept in links.h), whoever asks and whatever it shares, and what passes between two is in memory in the plans' storage type. So a link
  * computes the same bits from the same input, and a subnet scored alone and one that took its first links' values from another are equal bit for bit.
  *
  * Values that are kept: behind a link where subnets still to come part from this one, all calibration and all scoring batches, on a stack in one piece of device

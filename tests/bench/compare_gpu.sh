@@ -11,15 +11,16 @@ torch() { if [ -f "$twin" ]; then python3 "$twin" "$@"; else echo "no PyTorch tw
 echo "sandwich step, mbconv32, batch 512, steady"
 ours --workload mbconv32 --batch 512 --steps 10 --warmup 10
 torch --workload mbconv32 --batch 512 --steps 8 --warmup 10
-echo "the same, first 10 steps of a run"
+echo "the same, first 10 steps of a run: after a rehearsal as the trainer does it (prepare_s), without"
 ours --workload mbconv32 --batch 512 --steps 10 --warmup 0
+ours --workload mbconv32 --batch 512 --steps 10 --warmup 0 --rehearse 0
 torch --workload mbconv32 --batch 512 --steps 10 --warmup 0
 for arch in max min; do
     echo "mbconv224, $arch subnet alone, batch 128"
     ours --workload mbconv224 --batch 128 --single "$arch" --steps 10 --warmup 5
     torch --workload mbconv224 --batch 128 --mode single --arch "$arch" --steps 10 --warmup 5
 done
-echo "subnet evaluation, mbconv32, 2,048 calibration + 10,000 test images"
+echo "subnet evaluation, mbconv32, 2,048 calibration + 10,000 test images (first_s, next_8_s: those that warm up)"
 "$build/tests/bench/bench_evaluate" --space mbconv32 --device "$device" --batch 512 --subnets 8
 echo "the same, calibrated in one batch"
 "$build/tests/bench/bench_evaluate" --space mbconv32 --device "$device" --batch 2048 --subnets 8
