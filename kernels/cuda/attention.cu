@@ -150,7 +150,7 @@ extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
     a.q = rows(&c->in[0]), a.k = rows(&c->in[1]), a.v = rows(&c->in[2]), a.out = rows(&c->out[0]);
     a.lse = (float *)c->out[1].p;
     if (kn_attention_fits_bf16(&a))
-        kn_attention_bf16(&a, kn_stream(c));
+        ES_RETURN(kn_attention_bf16(kn_cuda(c), &a, err));
     else if ((int64_t)a.n * a.heads * a.tq > 0)
         forward_kernel<<<ROWS_GRID(a.tq)>>>(a);
     KN_LAUNCHED("attention");
@@ -160,7 +160,9 @@ extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
 extern "C" size_t kn_cuda_attention_grad_scratch(const kn_call *c)
 {
     const kn_shape *q = &c->in[1].shape;
-    return sizeof(float) * (size_t)q->d[0] * (size_t)q->d[1] * (size_t)q->d[2];
+    attention_args a = {};
+    a.n = q->d[0], a.tq = q->d[1], a.heads = q->d[2];
+    return kn_attention_bf16_scratch(&a); /* the most that either way wants */
 }
 
 extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
@@ -174,7 +176,7 @@ extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
     if ((int64_t)a.n * a.heads * a.tq * a.tk == 0)
         return ES_OK;
     if (kn_attention_fits_bf16(&a)) {
-        kn_attention_bf16_grad(&a, kn_stream(c));
+        ES_RETURN(kn_attention_bf16_grad(kn_cuda(c), &a, err));
     } else {
         dq_kernel<<<ROWS_GRID(a.tq)>>>(a);
         dkdv_kernel<<<ROWS_GRID(a.tk)>>>(a);

@@ -20,6 +20,7 @@ struct attention_args {
     attention_rows q, k, v, y, dy, out, dq, dk, dv; /* out: y of the forward pass */
     const float *lse_in;
     float *lse, *delta; /* delta: sum over a row of dy y; lse NULL: not wanted */
+    unsigned *next;     /* counts the items of work that were taken; zero between kernels */
     int n, heads, tq, tk, d, dv_width;
     int past; /* causal: query i sees keys up to i + past */
     int causal;
@@ -34,7 +35,9 @@ static __host__ __device__ __forceinline__ int attention_seen(const attention_ar
 }
 
 bool kn_attention_fits_bf16(const attention_args *a); /* all bf16, 64 wide, rows aligned */
-void kn_attention_bf16(const attention_args *a, cudaStream_t stream);
-void kn_attention_bf16_grad(const attention_args *a, cudaStream_t stream); /* writes delta */
+es_status kn_attention_bf16(kn_cuda_device *dev, const attention_args *a, es_error *err);
+/* delta: kn_attention_bf16_scratch bytes, in an order of its own. */
+es_status kn_attention_bf16_grad(kn_cuda_device *dev, const attention_args *a, es_error *err);
+size_t kn_attention_bf16_scratch(const attention_args *a);
 
 #endif

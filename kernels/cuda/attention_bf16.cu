@@ -1,327 +1,184 @@
-/* Attention of bf16 heads of 64 on tensor cores. A warpgroup owns 64 rows (queries, or keys for their gradients), 16 a warp, and keeps their sums in registers; the other side passes by in
- * tiles of 64 rows, two in flight. Blocks with the most to do come first. */
-#include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/attention_mma.cuh"
+/* Attention of bf16 heads of 64 on tensor cores, forward. A warpgroup owns 64 queries and keeps their sums in registers; keys and values pass by (attention_ring.cuh).
+ *
+ * While a warpgroup takes exponentials of one tile, its own product of the next scores and that of p and v of the tile before are under way, as other warpgroups' are (Shah et
+ * al. 2024, arXiv:2407.08608). The maximum of a row is that of its first 64 keys: softmax is the same for any shift, and fp32 and bf16 have room for a p of 2^60. Only when a
+ * sum exceeds that are the scores made again, for a maximum that counts them (Milakov and Gimelshein 2018, arXiv:1805.02867, have it run along always). */
+#include "kernels/cuda/attention_ring.cuh"
 
-enum {
-    TILE = 64, /* rows that pass by at once */
-    TILE_BYTES = TILE * MMA_ROW_BYTES,
-    Q_WARPS = 8, /* forward and dq: 128 queries a block */
-    K_WARPS = 4, /* dk, dv: 64 keys a block */
-    Q_ROWS = 16 * Q_WARPS,
-    K_ROWS = 16 * K_WARPS,
+using forward_shape = ring_shape<3, 1, false, 8>;
+static const float HUGE_SUM = 1.15e18f; /* 2^60 */
+
+/* What a warpgroup has of its queries; rows 0 and 1 of a lane are g and g + 8. */
+struct forward_state {
+    uint32_t q[MMA_STEPS][4];
+    float o[8][4], most[2], sum[2];
 };
-static const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
-
-/* This block's head: row 0 of an operand, and of lse. */
-struct head_of {
-    int h, b;
-    int64_t stat;
+struct forward_row {
+    float scale;
+    int row, full, lane; /* this warp's first row; tiles that all rows see all of */
 };
-static __device__ __forceinline__ head_of head(const attention_args &a)
-{
-    const int h = (int)(blockIdx.x % a.heads), b = (int)(blockIdx.x / a.heads);
-    return {h, b, ((int64_t)b * a.heads + h) * a.tq};
-}
-static __device__ __forceinline__ __nv_bfloat16 *at(const attention_rows &x, const head_of &hd)
-{
-    return (__nv_bfloat16 *)x.p + hd.b * x.sample + hd.h * x.head;
-}
 
-static __device__ __forceinline__ float quad_sum(float v)
-{
-    v += __shfl_xor_sync(0xffffffffu, v, 1);
-    return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-static __device__ __forceinline__ float quad_max(float v)
-{
-    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-
-/* s[16 queries x 64 keys] -> probabilities against the running maximum; the sums so far are rescaled. Rows 0 and 1 of a lane are g and g + 8. */
-static __device__ __forceinline__ void softmax_step(float s[8][4], float o[8][4], float most[2], float sum[2],
-                                                    float scale)
+/* The largest score of each row, or what was. */
+static __device__ __forceinline__ void raise(float most[2], const float s[8][4])
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float m = most[r];
 #pragma unroll
         for (int n = 0; n < 8; n++)
-            m = fmaxf(m, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
-        m = quad_max(m);
-        const float shift = m == -INFINITY ? 0.f : m * scale, old = exp2f(most[r] * scale - shift);
-        float total = 0;
-        most[r] = m;
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            s[n][2 * r] = exp2f(fmaf(s[n][2 * r], scale, -shift));
-            s[n][2 * r + 1] = exp2f(fmaf(s[n][2 * r + 1], scale, -shift));
-            total += s[n][2 * r] + s[n][2 * r + 1];
-            o[n][2 * r] *= old;
-            o[n][2 * r + 1] *= old;
-        }
-        sum[r] = fmaf(sum[r], old, total);
+            most[r] = fmaxf(most[r], fmaxf(s[n][2 * r], s[n][2 * r + 1]));
+        most[r] = quad_max(most[r]);
     }
 }
 
-/* Keys that a query does not see, as minus infinity: only in tiles that reach beyond what the first row sees. */
-template <int TILES>
-static __device__ __forceinline__ void hide(float s[TILES][4], const attention_args &a, int row, int key, int lane)
+/* s = 2^(scale (s - most)); sums of rows, a lane's part. */
+static __device__ __forceinline__ void exponentials(float sum[2], float s[8][4], const float most[2], float scale)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const int seen = attention_seen(a, row + (lane >> 2) + 8 * r);
+        const float shift = most[r] * scale;
+        float total[2] = {};
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
+        for (int n = 0; n < 8; n++)
 #pragma unroll
-            for (int c = 0; c < 2; c++)
-                if (key + n * 8 + 2 * (lane & 3) + c >= seen)
-                    s[n][2 * r + c] = -INFINITY;
+            for (int c = 0; c < 2; c++) {
+                s[n][2 * r + c] = exp2_fast(fmaf(s[n][2 * r + c], scale, -shift));
+                total[c] += s[n][2 * r + c];
+            }
+        sum[r] = total[0] + total[1];
     }
 }
 
-static __global__ void __launch_bounds__(32 * Q_WARPS, 2) forward_kernel(const __grid_constant__ attention_args a)
+/* Scores so far above the running maximum that p would overflow: made again, by this warp alone, and the maximum is raised. by: what sums are multiplied by. */
+static __device__ __forceinline__ void forward_rescue(float by[2], float sum[2], float s[8][4], float most[2],
+                                                      const uint32_t q[MMA_STEPS][4], const attention_args &a,
+                                                      const forward_row &w, uint32_t tile, int key)
 {
-    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES]; /* keys and values, twice */
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp,
-              group = first + 64 * (warp / 4);
-    const int last = first + Q_ROWS < a.tq ? first + Q_ROWS : a.tq;
-    const int keys = attention_seen(a, last - 1), tiles = (keys + TILE - 1) / TILE;
-    const float scale = a.scale * LOG2E;
-    const uint32_t base = shared_address(memory);
-    uint32_t q[MMA_STEPS][4];
-    float o[8][4] = {}, most[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    kn_begin();
-    const head_of hd = head(a);
-    const __nv_bfloat16 *k = at(a.k, hd), *v = at(a.v, hd);
-    tile_load<TILE, 32 * Q_WARPS>(base, k, a.k.row, 0, a.tk);
-    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, a.v.row, 0, a.tk);
-    copies_commit();
-    rows_load(q, at(a.q, hd), a.q.row, row, a.tq, lane);
-    for (int i = 0; i < tiles; i++) {
-        const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES,
-                       next = base + (uint32_t)(~i & 1) * 2 * TILE_BYTES;
-        if (i + 1 < tiles) {
-            tile_load<TILE, 32 * Q_WARPS>(next, k, a.k.row, (i + 1) * TILE, a.tk);
-            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, a.v.row, (i + 1) * TILE, a.tk);
-            copies_commit();
-            copies_done_but(1);
-        } else {
-            copies_done_but(0);
-        }
-        copies_for_products();
-        __syncthreads();
-        if (i * TILE < attention_seen(a, group + 63)) { /* a causal warpgroup's last tiles may be all hidden */
-            float s[8][4];
-            uint32_t p[4][4];
-            products_begin();
-            product_turned<8>(s, q, now, 0);
-            products_end();
-            if ((i + 1) * TILE > attention_seen(a, row))
-                hide<8>(s, a, row, i * TILE, lane);
-            softmax_step(s, o, most, sum, scale);
-            pack_rows<8>(p, s);
-            products_begin();
-            product_add<4>(o, p, now + TILE_BYTES, 0);
-            products_end();
-        }
-        __syncthreads();
-    }
-    sum[0] = quad_sum(sum[0]);
-    sum[1] = quad_sum(sum[1]);
-    rows_store(o, 1 / sum[0], 1 / sum[1], base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.out, hd), a.out.row, row,
-               a.tq, lane);
-    if (a.lse && lane % 4 == 0)
-        for (int r = 0; r < 2; r++)
-            if (row + (lane >> 2) + 8 * r < a.tq)
-                a.lse[hd.stat + row + (lane >> 2) + 8 * r] = most[r] * a.scale + LN2 * log2f(sum[r]);
-}
-
-/* p and p (dp - delta) of [16 rows x 8 TILES]; one of shift and delta per row (queries are rows) or per column is the caller's business. */
-static __device__ __forceinline__ void gradient_step(float &s, float &dp, float scale, float shift, float delta)
-{
-    s = exp2f(fmaf(s, scale, -shift));
-    dp = s * (dp - delta);
-}
-
-/* Sum of dy y over a row: two fragments of the same rows. */
-static __device__ __forceinline__ void row_dots(const uint32_t x[MMA_STEPS][4], const uint32_t y[MMA_STEPS][4],
-                                                float dot[2])
-{
-    dot[0] = dot[1] = 0;
+    const float before[2] = {most[0], most[1]};
 #pragma unroll
-    for (int s = 0; s < MMA_STEPS; s++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float2 u = __bfloat1622float2(*(const __nv_bfloat162 *)&x[s][k]),
-                   w = __bfloat1622float2(*(const __nv_bfloat162 *)&y[s][k]);
-            dot[k & 1] += u.x * w.x + u.y * w.y;
-        }
-    dot[0] = quad_sum(dot[0]);
-    dot[1] = quad_sum(dot[1]);
-}
-
-/* dq += ds k of 32 keys of a tile. */
-static __device__ __forceinline__ void dq_step(const attention_args &a, float (&dq)[8][4],
-                                               const uint32_t q[MMA_STEPS][4], const uint32_t dy[MMA_STEPS][4],
-                                               uint32_t tile, int half, int row, int key, const float shift[2],
-                                               const float delta[2], int lane)
-{
-    const float scale = a.scale * LOG2E;
-    float s[4][4], dp[4][4];
-    uint32_t ds[2][4];
-    products_begin();
-    product_turned<4>(s, q, tile, half);
-    product_turned<4>(dp, dy, tile + TILE_BYTES, half);
-    products_end();
-    if (key + half + 32 > attention_seen(a, row))
-        hide<4>(s, a, row, key + half, lane);
-#pragma unroll
-    for (int n = 0; n < 4; n++)
+    for (int n = 0; n < 8; n++) {
 #pragma unroll
         for (int c = 0; c < 4; c++)
-            gradient_step(s[n][c], dp[n][c], scale, shift[c >> 1], delta[c >> 1]);
-    pack_rows<4>(ds, dp);
-    products_begin();
-    product_add<2>(dq, ds, tile, half);
-    products_end();
+            s[n][c] = 0;
+#pragma unroll
+        for (int k = 0; k < MMA_STEPS; k++)
+            product_by_warp(s[n], q[k], tile_at(tile, n * 8 + (w.lane & 7), 2 * k + (w.lane >> 3 & 1)));
+    }
+    hide(*(float(*)[8][4])s, a, w.row, key, w.lane);
+    raise(most, s);
+    exponentials(sum, s, most, w.scale);
+    for (int r = 0; r < 2; r++)
+        by[r] = exp2_fast((before[r] - most[r]) * w.scale);
 }
 
-static __global__ void __launch_bounds__(32 * Q_WARPS, 2) dq_kernel(const __grid_constant__ attention_args a)
+/* Tile i, the n-th in the ring: s, its scores, becomes p, while the next scores are made and the sums of the tile before. */
+template <bool FIRST>
+static __device__ __forceinline__ void
+forward_step(const attention_args &a, ring_of<forward_shape> &r, forward_state &f, uint32_t (&p)[MMA_STEPS][4],
+             float (&s)[8][4], float (&next)[8][4], uint32_t n, int i, bool last, const forward_row &w)
 {
-    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = ((int)gridDim.y - 1 - (int)blockIdx.y) * Q_ROWS, row = first + 16 * warp,
-              group = first + 64 * (warp / 4);
-    const int last = first + Q_ROWS < a.tq ? first + Q_ROWS : a.tq;
-    const int keys = attention_seen(a, last - 1), tiles = (keys + TILE - 1) / TILE;
-    const uint32_t base = shared_address(memory);
-    uint32_t q[MMA_STEPS][4], dy[MMA_STEPS][4];
-    float dq[8][4] = {}, shift[2], delta[2];
+    float sum[2], by[2];
+    if (!last)
+        r.wait_tile(n + 1);
+    products_begin();
+    product_turned(
+        next, f.q,
+        r.first(
+            last ? n
+                 : n + 1)); /* for nothing at the end: a branch around products would make the compiler wait for each */
+    if (!FIRST)
+        product_add(f.o, p, r.second(n - 1));
+    products_commit();
+    if (__builtin_expect(i >= w.full, 0))
+        hide(s, a, w.row, i * TILE, w.lane);
+    exponentials(sum, s, f.most, w.scale);
+    const bool rescue = !FIRST && __any_sync(0xffffffffu, sum[0] > HUGE_SUM || sum[1] > HUGE_SUM);
+    if (__builtin_expect(rescue, 0))
+        forward_rescue(by, sum, s, f.most, f.q, a, w, r.passing(n), i * TILE);
+    products_wait<0>();
+    if (!FIRST)
+        r.leave_tile(w.lane);
+    if (__builtin_expect(rescue, 0)) {
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+                f.o[n][c] *= by[c >> 1];
+        f.sum[0] *= by[0], f.sum[1] *= by[1];
+    }
+    f.sum[0] += sum[0], f.sum[1] += sum[1];
+    pack_rows(p, s);
+}
+
+/* The keys of one stripe of queries. */
+static __device__ __forceinline__ void forward_item(const attention_args &a, ring_of<forward_shape> &r,
+                                                    forward_state &f, int row, int tiles, int lane)
+{
+    const forward_row w = {a.scale * LOG2E, row, attention_seen(a, row) / TILE, lane};
+    float s[8][4], next[8][4];
+    uint32_t p[MMA_STEPS][4], n = r.tile;
+    r.wait_tile(n);
+    products_begin();
+    product_turned(s, f.q, r.first(n));
+    products_commit();
+    products_wait<0>();
+    if (w.full == 0)
+        hide(s, a, row, 0, lane);
+    raise(f.most, s);
+    forward_step<true>(a, r, f, p, s, next, n, 0, tiles == 1, w);
+    for (int i = 1; i < tiles; i += 2) {
+        forward_step<false>(a, r, f, p, next, s, ++n, i, i + 1 == tiles, w);
+        if (i + 1 < tiles)
+            forward_step<false>(a, r, f, p, s, next, ++n, i + 1, i + 2 == tiles, w);
+    }
+    products_begin();
+    product_add(f.o, p, r.second(n));
+    products_commit();
+    products_wait<0>();
+    r.leave_tile(lane);
+}
+
+static __device__ __forceinline__ void forward_blocks(const attention_args &a, ring_of<forward_shape> &r)
+{
+    const int lane = threadIdx.x % 32, warp = uniform(threadIdx.x / 32 % 4), group = uniform(threadIdx.x / 128) - 1;
+    attention_item it;
+    while (r.take(a, &it)) {
+        const int row = (it.stripe + group) * TILE + 16 * warp;
+        const int tiles = stripe_tiles(a, it, it.stripe + group);
+        const uint32_t own = r.own(0, group);
+        if (tiles > 0) {
+            forward_state f = {{}, {}, {LEAST, LEAST}, {}};
+            rows_load(f.q, own, 16 * warp, lane);
+            forward_item(a, r, f, row, tiles, lane);
+            f.sum[0] = quad_sum(f.sum[0]);
+            f.sum[1] = quad_sum(f.sum[1]);
+            rows_store(f.o, 1 / f.sum[0], 1 / f.sum[1], own + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.out, it),
+                       a.out.row, row, a.tq, lane);
+            if (a.lse && lane % 4 == 0)
+                for (int k = 0; k < 2; k++)
+                    if (row + (lane >> 2) + 8 * k < a.tq)
+                        a.lse[(int64_t)it.row * a.tq + row + (lane >> 2) + 8 * k] =
+                            f.most[k] * a.scale + LN2 * log2f(f.sum[k]);
+        }
+        r.pass_by(it.to - tiles, lane);
+        r.leave_item(lane);
+    }
+}
+
+static __global__ void __launch_bounds__(forward_shape::THREADS, 1)
+    forward_kernel(const __grid_constant__ attention_maps m, const __grid_constant__ attention_args a, int items)
+{
+    extern __shared__ unsigned char memory[];
+    ring_of<forward_shape> r;
+    r.begin(memory);
     kn_begin();
-    const head_of hd = head(a);
-    const __nv_bfloat16 *k = at(a.k, hd), *v = at(a.v, hd);
-    tile_load<TILE, 32 * Q_WARPS>(base, k, a.k.row, 0, a.tk);
-    tile_load<TILE, 32 * Q_WARPS>(base + TILE_BYTES, v, a.v.row, 0, a.tk);
-    copies_commit();
-    rows_load(q, at(a.y, hd), a.y.row, row, a.tq, lane);
-    rows_load(dy, at(a.dy, hd), a.dy.row, row, a.tq, lane);
-    row_dots(q, dy, delta);
-    rows_load(q, at(a.q, hd), a.q.row, row, a.tq, lane);
-    for (int r = 0; r < 2; r++) {
-        int i = row + (lane >> 2) + 8 * r;
-        shift[r] = i < a.tq ? a.lse_in[hd.stat + i] * LOG2E : 0.f;
-        if (lane % 4 == 0 && i < a.tq)
-            a.delta[hd.stat + i] = delta[r];
+    if (threadIdx.x < 128) {
+        registers_fewer<forward_shape::REGISTERS_FEED>();
+        if (threadIdx.x == 0)
+            ring_feed(r, m, a, items);
+    } else {
+        registers_more<forward_shape::REGISTERS>();
+        forward_blocks(a, r);
     }
-    for (int i = 0; i < tiles; i++) {
-        const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES,
-                       next = base + (uint32_t)(~i & 1) * 2 * TILE_BYTES;
-        if (i + 1 < tiles) {
-            tile_load<TILE, 32 * Q_WARPS>(next, k, a.k.row, (i + 1) * TILE, a.tk);
-            tile_load<TILE, 32 * Q_WARPS>(next + TILE_BYTES, v, a.v.row, (i + 1) * TILE, a.tk);
-            copies_commit();
-            copies_done_but(1);
-        } else {
-            copies_done_but(0);
-        }
-        copies_for_products();
-        __syncthreads();
-#pragma unroll
-        for (int half = 0; half < TILE; half += 32)
-            if (i * TILE + half < attention_seen(a, group + 63))
-                dq_step(a, dq, q, dy, now, half, row, i * TILE, shift, delta, lane);
-        __syncthreads();
-    }
-    rows_store(dq, a.scale, a.scale, base + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dq, hd), a.dq.row, row, a.tq,
-               lane);
-}
-
-/* dv += p^T dy and dk += ds^T q of 32 queries of a tile; columns are queries, each with its own lse (in bits) and delta. */
-static __device__ __forceinline__ void dkdv_step(const attention_args &a, float (&dk)[8][4], float (&dv)[8][4],
-                                                 const uint32_t k[MMA_STEPS][4], const uint32_t v[MMA_STEPS][4],
-                                                 uint32_t tile, int half, int key, int query, const float *lse,
-                                                 const float *delta, int lane)
-{
-    const float scale = a.scale * LOG2E;
-    const int g = lane >> 2, t = lane & 3;
-    /* Hidden pairs only where the first query of these does not see this warp's last key, or at the end of the queries or keys. */
-    const bool edge = (a.causal && query + half + a.past < key + 15) || query + half + 32 > a.tq || key + 16 > a.tk;
-    float s[4][4], dp[4][4];
-    uint32_t p[2][4], ds[2][4];
-    products_begin();
-    product_turned<4>(s, k, tile, half);
-    product_turned<4>(dp, v, tile + TILE_BYTES, half);
-    products_end();
-#pragma unroll
-    for (int n = 0; n < 4; n++) {
-        const float2 l = *(const float2 *)(lse + half + n * 8 + 2 * t),
-                     d = *(const float2 *)(delta + half + n * 8 + 2 * t);
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const int i = query + half + n * 8 + 2 * t + (c & 1), j = key + g + 8 * (c >> 1);
-            if (edge && (i >= a.tq || j >= attention_seen(a, i)))
-                s[n][c] = -INFINITY;
-            gradient_step(s[n][c], dp[n][c], scale, c & 1 ? l.y : l.x, c & 1 ? d.y : d.x);
-        }
-    }
-    pack_rows<4>(p, s);
-    pack_rows<4>(ds, dp);
-    products_begin();
-    product_add<2>(dv, p, tile + TILE_BYTES, half);
-    product_add<2>(dk, ds, tile, half);
-    products_end();
-}
-
-static __global__ void __launch_bounds__(32 * K_WARPS, 3) dkdv_kernel(const __grid_constant__ attention_args a)
-{
-    __shared__ __align__(1024) unsigned char memory[2][2 * TILE_BYTES]; /* queries and dy, twice */
-    __shared__ float lse[2][TILE], delta[2][TILE];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first = (int)blockIdx.y * K_ROWS, key = first + 16 * warp; /* early keys are seen by the most queries */
-    const int from = a.causal && first > a.past ? (first - a.past) / TILE : 0, tiles = (a.tq + TILE - 1) / TILE;
-    const uint32_t base = shared_address(memory);
-    uint32_t k[MMA_STEPS][4], v[MMA_STEPS][4];
-    float dk[8][4] = {}, dv[8][4] = {};
-    kn_begin();
-    const head_of hd = head(a);
-    const __nv_bfloat16 *q = at(a.q, hd), *dy = at(a.dy, hd);
-    auto fetch = [&](int i) {
-        const uint32_t to = base + (uint32_t)(i & 1) * 2 * TILE_BYTES;
-        tile_load<TILE, 32 * K_WARPS>(to, q, a.q.row, i * TILE, a.tq);
-        tile_load<TILE, 32 * K_WARPS>(to + TILE_BYTES, dy, a.dy.row, i * TILE, a.tq);
-        copies_commit();
-        if (threadIdx.x < TILE) {
-            const int r = i * TILE + (int)threadIdx.x;
-            lse[i & 1][threadIdx.x] = r < a.tq ? a.lse_in[hd.stat + r] * LOG2E : 0.f;
-            delta[i & 1][threadIdx.x] = r < a.tq ? a.delta[hd.stat + r] : 0.f;
-        }
-    };
-    if (from < tiles)
-        fetch(from);
-    rows_load(k, at(a.k, hd), a.k.row, key, a.tk, lane);
-    rows_load(v, at(a.v, hd), a.v.row, key, a.tk, lane);
-    for (int i = from; i < tiles; i++) {
-        if (i + 1 < tiles) {
-            fetch(i + 1);
-            copies_done_but(1);
-        } else {
-            copies_done_but(0);
-        }
-        copies_for_products();
-        __syncthreads();
-        const uint32_t now = base + (uint32_t)(i & 1) * 2 * TILE_BYTES;
-#pragma unroll
-        for (int half = 0; half < TILE; half += 32)
-            if (!a.causal || i * TILE + half + 31 + a.past >= first)
-                dkdv_step(a, dk, dv, k, v, now, half, key, i * TILE, lse[i & 1], delta[i & 1], lane);
-        __syncthreads();
-    }
-    const uint32_t own = base + (uint32_t)warp * 16 * MMA_ROW_BYTES;
-    rows_store(dk, a.scale, a.scale, own, at(a.dk, hd), a.dk.row, key, a.tk, lane);
-    rows_store(dv, 1, 1, own, at(a.dv, hd), a.dv.row, key, a.tk, lane);
 }
 
 static bool fits(const attention_rows *x)
@@ -335,18 +192,38 @@ bool kn_attention_fits_bf16(const attention_args *a)
            fits(&a->dk) && fits(&a->dv);
 }
 
-static dim3 grid(const attention_args *a, int rows, int each)
+es_status kn_attention_map(CUtensorMap *map, const attention_rows *x, const attention_args *a, int rows, es_error *err)
 {
-    return dim3((unsigned)(a->n * a->heads), (unsigned)kn_ceil(rows, each));
+    typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                                  const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                                  CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+    static void *found;
+    void *encode = __atomic_load_n(&found, __ATOMIC_ACQUIRE);
+    if (!encode) {
+        cudaDriverEntryPointQueryResult how;
+        KN_CUDA_RETURN(
+            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &how));
+        if (how != cudaDriverEntryPointSuccess)
+            return es_fail(err, ES_UNSUPPORTED, "cuda", "the driver has no cuTensorMapEncodeTiled");
+        __atomic_store_n(&found, encode, __ATOMIC_RELEASE);
+    }
+    const cuuint64_t size[] = {MMA_WIDTH, (cuuint64_t)rows, (cuuint64_t)a->heads, (cuuint64_t)a->n};
+    const cuuint64_t step[] = {(cuuint64_t)x->row * 2, (cuuint64_t)x->head * 2, (cuuint64_t)x->sample * 2};
+    const cuuint32_t box[] = {MMA_WIDTH, TILE, 1, 1}, every[] = {1, 1, 1, 1};
+    CUresult e = ((encode_fn)encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, x->p, size, step, box, every,
+                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (e != CUDA_SUCCESS)
+        return es_fail(err, ES_DEVICE, "cuda", "no tensor map of %d rows, %lld, %lld and %lld elements apart: error %d",
+                       rows, (long long)x->row, (long long)x->head, (long long)x->sample, (int)e);
+    return ES_OK;
 }
 
-void kn_attention_bf16(const attention_args *a, cudaStream_t stream)
+es_status kn_attention_bf16(kn_cuda_device *dev, const attention_args *a, es_error *err)
 {
-    kn_launch(forward_kernel, grid(a, a->tq, Q_ROWS), dim3(32 * Q_WARPS), 0, stream, *a);
-}
-
-void kn_attention_bf16_grad(const attention_args *a, cudaStream_t stream)
-{
-    kn_launch(dq_kernel, grid(a, a->tq, Q_ROWS), dim3(32 * Q_WARPS), 0, stream, *a);
-    kn_launch(dkdv_kernel, grid(a, a->tk, K_ROWS), dim3(32 * K_WARPS), 0, stream, *a);
+    attention_maps m;
+    ES_RETURN(kn_attention_map(&m.own[0], &a->q, a, a->tq, err));
+    ES_RETURN(kn_attention_map(&m.pass[0], &a->k, a, a->tk, err));
+    ES_RETURN(kn_attention_map(&m.pass[1], &a->v, a, a->tk, err));
+    return ring_launch<forward_shape>(forward_kernel, dev, m, *a, err);
 }

@@ -20,22 +20,24 @@ static __device__ __forceinline__ uint32_t tile_at(uint32_t tile, int row, int c
     return tile + (uint32_t)(row * MMA_ROW_BYTES + ((chunk ^ (row & 7)) << 4));
 }
 
-/* What wgmma reads of shared memory: from `address` on, eight rows of 128 bytes after another. The same words whether rows run along the sum or across it. */
-static __device__ __forceinline__ uint64_t matrix_at(uint32_t address)
+/* What wgmma reads of shared memory: from a tile's first row on, eight rows of 128 bytes after another; the same words whether rows run along the sum or across it. The lower
+ * word, to which 16-byte steps may be added; the upper never changes. */
+static __device__ __forceinline__ uint32_t matrix_of(uint32_t tile) { return tile >> 4 | 1u << 16; }
+static __device__ __forceinline__ uint64_t matrix_at(uint32_t matrix, int bytes)
 {
-    return (uint64_t)(address >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+    return (uint64_t)(1024 >> 4 | 1u << 30) << 32 | (matrix + (uint32_t)(bytes >> 4));
 }
 
 /* Between ordinary writes of registers and products that use them. */
 static __device__ __forceinline__ void products_begin(void) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-static __device__ __forceinline__ void products_end(void)
+static __device__ __forceinline__ void products_commit(void)
 {
-    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-/* What this thread copied into shared memory is seen by the products of all, after the barrier that follows. */
-static __device__ __forceinline__ void copies_for_products(void)
+/* All but the last N committed groups are done. */
+template <int N> static __device__ __forceinline__ void products_wait(void)
 {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
 /* c[64 x 32] or c[64 x 64], a quarter a warp, = or += a[64 x 16] b. TURNED: b's rows run along the sum. */
@@ -63,63 +65,35 @@ static __device__ __forceinline__ void product(float (&c)[8][4], const uint32_t 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(TURNED));
 }
 
-/* 16 bytes from memory, or zeros. */
-static __device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool there)
+/* A fragments of 16 whole rows of a tile, row `from` on. */
+static __device__ __forceinline__ void rows_load(uint32_t a[MMA_STEPS][4], uint32_t tile, int from, int lane)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0));
-}
-static __device__ __forceinline__ void copies_done_but(int n)
-{
-    if (n == 0)
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
-    else
-        asm volatile("cp.async.wait_group 1;" ::: "memory");
-}
-static __device__ __forceinline__ void copies_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/* Rows from, from + 1 ... of a head into a tile of ROWS; rows from `end` on are zero. p: the head's row 0, rows ld elements apart. */
-template <int ROWS, int THREADS>
-static __device__ __forceinline__ void tile_load(uint32_t tile, const __nv_bfloat16 *p, int64_t ld, int from, int end)
-{
-#pragma unroll
-    for (int i = 0; i < ROWS * 8 / THREADS; i++) {
-        int at = (int)threadIdx.x + i * THREADS, row = at >> 3, chunk = at & 7, r = from + row;
-        copy_16(tile_at(tile, row, chunk), p + (r < end ? r : 0) * ld + chunk * 8, r < end);
-    }
-}
-
-/* A fragments of 16 whole rows, straight from memory: done once for a warp. */
-static __device__ __forceinline__ void rows_load(uint32_t a[MMA_STEPS][4], const __nv_bfloat16 *p, int64_t ld, int from,
-                                                 int end, int lane)
-{
-    const int g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int s = 0; s < MMA_STEPS; s++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            int row = from + g + (k & 1) * 8;
-            a[s][k] = row < end ? *(const uint32_t *)(p + row * ld + s * 16 + 2 * t + (k >> 1) * 8) : 0u;
-        }
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(a[s][0]), "=r"(a[s][1]), "=r"(a[s][2]), "=r"(a[s][3])
+                     : "r"(tile_at(tile, from + (lane & 15), 2 * s + (lane >> 4)))
+                     : "memory");
 }
 
-/* c[64 x 8 TILES] = a[64 x 64] (rows `from` ... of the tile)^T; between products_begin and products_end, like the next. */
+/* c[64 x 8 TILES] = a (rows `from` ... of the tile, given by matrix_of)^T; between products_begin and products_commit, like the next. */
 template <int TILES>
 static __device__ __forceinline__ void product_turned(float (&c)[TILES][4], const uint32_t a[MMA_STEPS][4],
-                                                      uint32_t tile, int from)
+                                                      uint32_t tile, int from = 0)
 {
 #pragma unroll
     for (int s = 0; s < MMA_STEPS; s++)
-        product<0>(c, a[s], matrix_at(tile + (uint32_t)(from * MMA_ROW_BYTES + s * 32)), s > 0);
+        product<0>(c, a[s], matrix_at(tile, from * MMA_ROW_BYTES + s * 32), s > 0);
 }
 
 /* c[64 x 64] += a[64 x 16 STEPS] (rows `from` ... of the tile) */
 template <int STEPS>
-static __device__ __forceinline__ void product_add(float (&c)[8][4], const uint32_t a[STEPS][4], uint32_t tile,
-                                                   int from)
+static __device__ __forceinline__ void product_add(float (&c)[8][4], const uint32_t (&a)[STEPS][4], uint32_t tile,
+                                                   int from = 0)
 {
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
-        product<1>(c, a[s], matrix_at(tile + (uint32_t)((from + s * 16) * MMA_ROW_BYTES)), 1);
+        product<1>(c, a[s], matrix_at(tile, (from + s * 16) * MMA_ROW_BYTES), 1);
 }
 
 static __device__ __forceinline__ uint32_t pack(float low, float high)
@@ -128,10 +102,10 @@ static __device__ __forceinline__ uint32_t pack(float low, float high)
     return *(uint32_t *)&h;
 }
 /* C of a product as the A of the next. */
-template <int TILES> static __device__ __forceinline__ void pack_rows(uint32_t a[TILES / 2][4], const float c[TILES][4])
+template <int STEPS> static __device__ __forceinline__ void pack_rows(uint32_t (&a)[STEPS][4], const float c[][4])
 {
 #pragma unroll
-    for (int s = 0; s < TILES / 2; s++) {
+    for (int s = 0; s < STEPS; s++) {
         a[s][0] = pack(c[2 * s][0], c[2 * s][1]);
         a[s][1] = pack(c[2 * s][2], c[2 * s][3]);
         a[s][2] = pack(c[2 * s + 1][0], c[2 * s + 1][1]);
@@ -139,21 +113,42 @@ template <int TILES> static __device__ __forceinline__ void pack_rows(uint32_t a
     }
 }
 
+/* c[16 x 8] += a[16 x 16] b^T by one warp: 8 rows of 16 of a tile, whose halves' addresses are given by lanes 0 to 15. */
+static __device__ __forceinline__ void product_by_warp(float c[4], const uint32_t a[4], uint32_t rows)
+{
+    uint32_t b[2];
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(b[0]), "=r"(b[1])
+                 : "r"(rows)
+                 : "memory");
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+        "%1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ float exp2_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* 16 rows of results to memory, through a warp's own 16 rows of shared memory, so that whole lines are written. */
 static __device__ __forceinline__ void rows_store(const float c[8][4], float scale_0, float scale_1, uint32_t own,
                                                   __nv_bfloat16 *p, int64_t ld, int from, int end, int lane)
 {
-    const int g = lane >> 2, t = lane & 3;
+    const uint32_t to = tile_at(own, lane & 15, 0);
     __syncwarp();
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
-        asm volatile("st.shared.b32 [%0], %1;" ::"r"(tile_at(own, g, n) + 4 * t),
-                     "r"(pack(c[n][0] * scale_0, c[n][1] * scale_0))
+    for (int n = 0; n < 8; n += 2)
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                         to ^ (uint32_t)((n + (lane >> 4)) << 4)),
+                     "r"(pack(c[n][0] * scale_0, c[n][1] * scale_0)), "r"(pack(c[n][2] * scale_1, c[n][3] * scale_1)),
+                     "r"(pack(c[n + 1][0] * scale_0, c[n + 1][1] * scale_0)),
+                     "r"(pack(c[n + 1][2] * scale_1, c[n + 1][3] * scale_1))
                      : "memory");
-        asm volatile("st.shared.b32 [%0], %1;" ::"r"(tile_at(own, g + 8, n) + 4 * t),
-                     "r"(pack(c[n][2] * scale_1, c[n][3] * scale_1))
-                     : "memory");
-    }
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -163,7 +158,9 @@ static __device__ __forceinline__ void rows_store(const float c[8][4], float sca
                      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                      : "r"(tile_at(own, row, chunk)));
         if (from + row < end)
-            *(uint4 *)(p + (from + row) * ld + chunk * 8) = v;
+            asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p + (from + row) * ld + chunk * 8), "r"(v.x),
+                         "r"(v.y), "r"(v.z), "r"(v.w)
+                         : "memory");
     }
 }
 
