@@ -10,5 +10,5 @@ trap 'rm -f "$out"' EXIT
 # One step and no warm-up: what a kernel takes by itself does not depend on what was loaded before.
 ncu --clock-control none --cache-control none --csv \
   --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,sm__inst_issued.avg.pct_of_peak_sustained_active \
-  "$build/tests/bench/bench_sandwich" --device "${DEVICE:-cuda:0}" --precision bf16 --warmup 0 --steps 1 "$@" > "$out"
+  "$build/tests/bench/bench_sandwich" --device "${DEVICE:-cuda:0}" --precision bf16 --keep 0 --rehearse 0 --warmup 0 --steps 1 "$@" > "$out"
 python3 "$(dirname "$0")/kernel_classes.py" "$out"
