@@ -47,28 +47,22 @@ static __global__ void __launch_bounds__(256, 2)
     const stage_place p = stage_where(g, a.n);
     stage_reader<STEP, SPAN - STEP, P> in(g, p, a.x, a.n, a.h, a.w_in, a.c);
     stage_reader<STAGE_T, 0, 0> grad(g, p, a.dy, a.n, a.oh, a.ow, a.c);
-    const int x_bytes = in.image_bytes * g.images, stage_bytes = x_bytes + grad.image_bytes * g.images, steps = a.h + P;
-    const uint32_t base0 = (uint32_t)__cvta_generic_to_shared(buffer), end = base0 + STAGES * stage_bytes,
-                   x_mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4,
+    const int x_bytes = in.image_bytes * g.images, steps = a.h + P;
+    const uint32_t x_mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4,
                    d_mine = x_bytes + p.image * grad.image_bytes + p.tile * (STAGE_T + 1) * 64 + p.pair * 4;
     float acc[K * K][2] = {};
-    uint32_t use = base0, fill = base0;
     int ahead = 0, rounds_left = p.rounds; /* the step to be copied next, and how many images are left of it */
-    const auto copy = [&]() {
+    const auto copy = [&](uint32_t to) {
         if (rounds_left > 0) {
             if (ahead >= P)
-                in.issue(fill);
+                in.issue(to);
             if (ahead % S == 0 && ahead / S < a.oh)
-                grad.issue(fill + x_bytes);
+                grad.issue(to + x_bytes);
             ahead = ahead + 1 == steps ? 0 : ahead + 1;
             rounds_left -= ahead == 0;
         }
-        stage_commit();
-        fill = fill + stage_bytes == end ? base0 : fill + stage_bytes;
     };
-    stage_zero(buffer, STAGES * stage_bytes);
-    for (int s = 0; s < STAGES - 1; s++)
-        copy();
+    stage_ring rows(buffer, x_bytes + grad.image_bytes * g.images, copy);
     for (int round = 0; round < p.rounds; round++) {
         const bool exists = p.n0 + round * g.images + p.image < a.n;
         float ring[NS][STAGE_T][2] = {}; /* row oy of dy is ring[oy % NS] */
@@ -78,9 +72,7 @@ static __global__ void __launch_bounds__(256, 2)
                 const int v = base + u;
                 if (v >= steps)
                     break;
-                stage_wait();
-                __syncthreads();
-                copy();
+                const uint32_t use = rows.next(copy);
                 if (u % S == 0) {
                     const bool row = exists && v / S < a.oh;
 #pragma unroll
@@ -110,7 +102,6 @@ static __global__ void __launch_bounds__(256, 2)
                         }
                     }
                 }
-                use = use + stage_bytes == end ? base0 : use + stage_bytes;
             }
     }
     stage_drain();

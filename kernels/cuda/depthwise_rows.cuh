@@ -34,10 +34,32 @@ struct rows_output {
 /* What becomes of a sum on its way out: nothing; it is counted for the statistics of the norm that follows; a norm with given statistics and its activation. */
 enum { ROWS_PLAIN, ROWS_STATS, ROWS_NORM };
 
-/* Sums of what a thread stores: of its two channels, then of their squares. ROWS_NORM: its channels' scales, then shifts. */
+/* Sums of what a thread stores, less `about`: of its two channels, then of their squares. ROWS_NORM: its channels' scales, then shifts. */
 struct rows_sums {
-    float v[4];
+    float v[4], about[2];
 };
+
+/* What a channel's results are likely to be near, the same for all blocks: the result in the middle of the first image if x were there what it is in the middle. The square of
+ * a mean far from zero would leave little of the variance in fp32. */
+template <int K, int S>
+static __device__ __forceinline__ void rows_about(const float (&w)[K][K][2], const dw_args &a, int channel,
+                                                  rows_sums &sums)
+{
+    const int y = a.oh / 2 * S, x = a.ow / 2 * S;
+    float middle[2] = {}, all[2] = {};
+    if (channel < a.c)
+        load_some<2, true>(middle, a.x, a.x_type, ((int64_t)y * a.w_in + x) * a.c + channel);
+#pragma unroll
+    for (int ky = 0; ky < K; ky++)
+#pragma unroll
+        for (int kx = 0; kx < K; kx++)
+            if ((unsigned)(y + ky - K / 2) < (unsigned)a.h && (unsigned)(x + kx - K / 2) < (unsigned)a.w_in) {
+                all[0] += w[ky][kx][0];
+                all[1] += w[ky][kx][1];
+            }
+    sums.about[0] = all[0] * middle[0];
+    sums.about[1] = all[1] * middle[1];
+}
 
 /* What lies where the next row will be stored: asked for before the products, so that nobody waits for it after them. */
 static __device__ __forceinline__ void rows_old(uint32_t (&old)[STAGE_T], const rows_output &o)
@@ -78,9 +100,10 @@ static __device__ __forceinline__ void rows_store(float (&acc)[STAGE_T][2], rows
                 }
                 *(__nv_bfloat162 *)(o.at + (int64_t)t * o.c) = __floats2bfloat162_rn(acc[t][0], acc[t][1]);
                 if (MODE == ROWS_STATS) {
-                    sums.v[0] += acc[t][0], sums.v[1] += acc[t][1];
-                    sums.v[2] = fmaf(acc[t][0], acc[t][0], sums.v[2]);
-                    sums.v[3] = fmaf(acc[t][1], acc[t][1], sums.v[3]);
+                    const float lo = acc[t][0] - sums.about[0], hi = acc[t][1] - sums.about[1];
+                    sums.v[0] += lo, sums.v[1] += hi;
+                    sums.v[2] = fmaf(lo, lo, sums.v[2]);
+                    sums.v[3] = fmaf(hi, hi, sums.v[3]);
                 }
             }
         o.at += o.row;
@@ -102,7 +125,7 @@ static __device__ __forceinline__ rows_output rows_open(const dw_args &a, const 
     return o;
 }
 
-/* Mean and variance of each channel over all outputs, for the batch norm that follows: a block adds its lanes in lane order and writes its partial sums; the last
+/* Mean and variance of each channel over all outputs, from sums about a number near them (rows_about), for the batch norm that follows: a block adds its lanes in lane order and writes its partial sums; the last
  * block of a slab to arrive adds those of all blocks, in block order, in double. */
 struct rows_stats {
     float *partial, *mean, *var;
@@ -128,10 +151,13 @@ static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const
 {
     enum { ITEMS = 4 * STAGE_PAIRS }; /* item: which sum (4) of which pair (16) */
     __shared__ bool last;
+    __shared__ float about[2 * STAGE_PAIRS];
     const int threads = (int)blockDim.x, lanes = threads / STAGE_PAIRS, slab = (int)(blockIdx.x % g.slabs),
               blocks = g.groups * g.strips, segments = threads < ITEMS ? 1 : threads / ITEMS;
     float *column = s.partial + (int64_t)slab * blocks * ITEMS,
           *mine = column + (int64_t)(blockIdx.y * g.strips + blockIdx.x / g.slabs) * ITEMS;
+    if (threadIdx.x < STAGE_PAIRS)
+        about[2 * threadIdx.x] = sums.about[0], about[2 * threadIdx.x + 1] = sums.about[1];
     stage_drain();
     __syncthreads();
 #pragma unroll
@@ -171,7 +197,7 @@ static __device__ __forceinline__ void rows_finish_stats(const dw_args &a, const
         }
         const double m = sum / n, var = squares / n - m * m;
         if (channel < a.c) {
-            s.mean[channel] = (float)m;
+            s.mean[channel] = (float)(m + (double)about[i]);
             s.var[channel] = (float)(var > 0 ? var : 0);
         }
     }
@@ -189,21 +215,18 @@ static __global__ void __launch_bounds__(256, 2)
     kn_begin();
     const stage_place p = stage_where(g, a.n);
     stage_reader<STEP, SPAN - STEP, P> in(g, p, a.x, a.n, a.h, a.w_in, a.c);
-    const int stage_bytes = in.image_bytes * g.images;
-    const uint32_t base0 = (uint32_t)__cvta_generic_to_shared(buffer), end = base0 + STAGES * stage_bytes,
-                   mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
+    const uint32_t mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
     float w[K][K][2];
     rows_sums sums = {};
-    stage_zero(buffer, STAGES * stage_bytes);
     int rows_left = p.rounds * a.h;
-    uint32_t use = base0, fill = base0;
-#pragma unroll
-    for (int s = 0; s < STAGES - 1; s++, fill += stage_bytes) {
+    const auto copy = [&](uint32_t to) {
         if (rows_left-- > 0)
-            in.issue(fill);
-        stage_commit();
-    }
+            in.issue(to);
+    };
+    stage_ring ring(buffer, in.image_bytes * g.images, copy);
     rows_weights<K, FLIP>(w, a, p.channel);
+    if (MODE == ROWS_STATS)
+        rows_about<K, S>(w, a, p.channel, sums);
     if (MODE == ROWS_NORM)
         rows_coefficients(stats, p.channel, a.c, sums);
     for (int round = 0; round < p.rounds; round++) {
@@ -221,15 +244,10 @@ static __global__ void __launch_bounds__(256, 2)
                 if (ADD && (u + P - K + 1 + 4 * U) % S == 0 && row_exists)
                     rows_old(old, out);
                 if (iy < a.h) {
-                    stage_wait();
-                    __syncthreads();
-                    if (rows_left-- > 0)
-                        in.issue(fill);
-                    stage_commit();
-                    fill = fill + stage_bytes == end ? base0 : fill + stage_bytes;
+                    const uint32_t row = ring.next(copy) + mine;
 #pragma unroll
                     for (int j = 0; j < SPAN; j++) {
-                        const uint32_t x = stage_read(use + mine + stage_column<STEP>(j));
+                        const uint32_t x = stage_read(row + stage_column<STEP>(j));
                         const float lo = stage_low(x), hi = stage_high(x);
 #pragma unroll
                         for (int ky = 0; ky < K; ky++) {
@@ -245,7 +263,6 @@ static __global__ void __launch_bounds__(256, 2)
                             }
                         }
                     }
-                    use = use + stage_bytes == end ? base0 : use + stage_bytes;
                 }
                 if ((u + P - K + 1 + 4 * U) % S == 0)
                     rows_store<MODE, ADD>(acc[(u + P - K + 1 + 4 * U) / S % NS], out, row_exists, sums, old, stats.act);
@@ -264,20 +281,15 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
     kn_begin();
     const stage_place p = stage_where(g, a.n);
     stage_reader<STEP, SPAN - STEP, LEFT> in(g, p, a.x, a.n, a.oh, a.ow, a.c);
-    const int stage_bytes = in.image_bytes * g.images;
-    const uint32_t base0 = (uint32_t)__cvta_generic_to_shared(buffer), end = base0 + STAGES * stage_bytes,
-                   mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
+    const uint32_t mine = p.image * in.image_bytes + p.tile * (STEP + 1) * 64 + p.pair * 4;
     float w[K][K][2];
     rows_sums none;
-    stage_zero(buffer, STAGES * stage_bytes);
     int rows_left = p.rounds * a.oh;
-    uint32_t use = base0, fill = base0;
-#pragma unroll
-    for (int s = 0; s < STAGES - 1; s++, fill += stage_bytes) {
+    const auto copy = [&](uint32_t to) {
         if (rows_left-- > 0)
-            in.issue(fill);
-        stage_commit();
-    }
+            in.issue(to);
+    };
+    stage_ring ring(buffer, in.image_bytes * g.images, copy);
     rows_weights<K, false>(w, a, p.channel);
     for (int round = 0; round < p.rounds; round++) {
         rows_output out = rows_open(a, g, p, round, a.h, a.w_in);
@@ -290,15 +302,10 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
                 if (oy >= last)
                     break;
                 if (oy < a.oh) {
-                    stage_wait();
-                    __syncthreads();
-                    if (rows_left-- > 0)
-                        in.issue(fill);
-                    stage_commit();
-                    fill = fill + stage_bytes == end ? base0 : fill + stage_bytes;
+                    const uint32_t row = ring.next(copy) + mine;
 #pragma unroll
                     for (int j = 0; j < SPAN; j++) {
-                        const uint32_t d = stage_read(use + mine + stage_column<STEP>(j));
+                        const uint32_t d = stage_read(row + stage_column<STEP>(j));
                         const float lo = stage_low(d), hi = stage_high(d);
 #pragma unroll
                         for (int t = 0; t < STAGE_T; t++) { /* column x0 + t gets dy column j through tap kx */
@@ -313,7 +320,6 @@ static __global__ void __launch_bounds__(256, 2) rows_dx_kernel(const __grid_con
                             }
                         }
                     }
-                    use = use + stage_bytes == end ? base0 : use + stage_bytes;
                 }
 #pragma unroll
                 for (int r = 0; r < 2; r++) {

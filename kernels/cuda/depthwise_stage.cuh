@@ -3,8 +3,10 @@
  * A block owns 32 channels (16 pairs side by side), a strip of columns and `images` images at once; thread (pair, tile, image) makes 4 output columns. Rows arrive by
  * cp.async, STAGES - 1 ahead of the row in use, with zeros where an image ends: no bounds are checked and no addresses computed where the products are.
  *
- *     stage_reader<STEP, HALO> in(...);       STEP: columns between tiles, HALO: columns that a tile needs beyond them
- *     in.issue(offset, to); stage_commit();   one row of each image; then stage_wait, __syncthreads, and read at(tile, image) + stage_column<STEP>(j)
+ *     stage_reader<STEP, HALO, LEFT> in(...);                        STEP: columns between tiles, HALO: columns that a tile needs beyond them
+ *     const auto copy = [&](uint32_t to) { in.issue(to); };          the next row of each image
+ *     stage_ring ring(buffer, bytes of a stage, copy);
+ *     uint32_t row = ring.next(copy);                                where the oldest row is; then stage_read(row + mine + stage_column<STEP>(j))
  *
  * In shared memory a column is 64 bytes and each tile is followed by 64 spare ones, so that the two tiles of a warp are in different banks.
  */
@@ -134,6 +136,39 @@ template <int STEP, int HALO, int LEFT> struct stage_reader {
             offset += skip;
             left = h;
         }
+    }
+};
+
+/* STAGES rows in turn: one in use, the others on their way. */
+struct stage_ring {
+    uint32_t base, end, use, fill;
+    int bytes;
+
+    template <typename F> __device__ __forceinline__ stage_ring(uint4 *buffer, int bytes_, F copy) : bytes(bytes_)
+    {
+        base = use = fill = (uint32_t)__cvta_generic_to_shared(buffer);
+        end = base + STAGES * bytes;
+        stage_zero(buffer, STAGES * bytes);
+#pragma unroll
+        for (int s = 0; s < STAGES - 1; s++)
+            push(copy);
+    }
+    __device__ __forceinline__ uint32_t after(uint32_t at) const { return at + bytes == end ? base : at + bytes; }
+    template <typename F> __device__ __forceinline__ void push(F copy)
+    {
+        copy(fill);
+        stage_commit();
+        fill = after(fill);
+    }
+    /* For all threads of a block together: the row before is done with. */
+    template <typename F> __device__ __forceinline__ uint32_t next(F copy)
+    {
+        const uint32_t row = use;
+        stage_wait();
+        __syncthreads();
+        push(copy);
+        use = after(use);
+        return row;
     }
 };
 
