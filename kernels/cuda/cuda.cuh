@@ -45,6 +45,10 @@ struct kn_cuda_device {
 
 /* Statistics of batch norms go to the depthwise convolutions before them (fuse.cu). */
 es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err);
+/* Squeeze-excite made where its tensors are read (fuse_excite.cu), and its sums (squeeze.cu). */
+void kn_cuda_fuse_excite(kn_plan *p);
+es_status kn_cuda_squeeze(const kn_call *c, es_error *err);
+es_status kn_cuda_squeeze_dot(const kn_call *c, es_error *err);
 /* Running averages: a plan's BLENDs are put together at its end, where one launch does them all (blend.cu). */
 void kn_cuda_fuse_blends(kn_plan *p);
 es_status kn_cuda_blends_open(kn_cuda_device *dev, es_error *err);
@@ -214,6 +218,16 @@ template <int W> static __device__ __forceinline__ void kn_storew(const float *v
         kn_store(p, dtype, i, v[0]);
 }
 
+/* 16 bytes at an address of shared memory. */
+static __device__ __forceinline__ uint4 kn_shared_load(uint32_t address)
+{
+    uint4 u;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w)
+                 : "r"(address));
+    return u;
+}
+
 /* W elements on their way: loads of several rows are issued before the first is used, which a choice of type at run time would prevent. TYPE: of the storage, known
  * when compiling, or KN_ANY_TYPE. bf16 stays packed in 4 registers. */
 enum { KN_ANY_TYPE = -1 };
@@ -223,12 +237,6 @@ template <int W, int TYPE> struct kn_raw {
     {
         kn_loadw<W>(v, p, TYPE == KN_ANY_TYPE ? dtype : TYPE, i);
     }
-    /* 16 bytes of fp32: elements 4 q to 4 q + 3. */
-    __device__ __forceinline__ void put(int q, uint4 u)
-    {
-        v[4 * q] = __uint_as_float(u.x), v[4 * q + 1] = __uint_as_float(u.y);
-        v[4 * q + 2] = __uint_as_float(u.z), v[4 * q + 3] = __uint_as_float(u.w);
-    }
     __device__ __forceinline__ float get(int k) const { return v[k]; }
 };
 template <> struct kn_raw<8, KN_BF16> {
@@ -237,7 +245,6 @@ template <> struct kn_raw<8, KN_BF16> {
     {
         u = *(const uint4 *)((const __nv_bfloat16 *)p + i);
     }
-    __device__ __forceinline__ void put(int, uint4 v) { u = v; }
     __device__ __forceinline__ float get(int k) const
     {
         const uint32_t w = k < 2 ? u.x : k < 4 ? u.y : k < 6 ? u.z : u.w;

@@ -4,6 +4,7 @@
  *                                  with its statistics given, is a BATCH_NORM_INFER. One read of y less.
  *     DEPTHWISE -> BATCH_NORM_INFER    (bf16, statistics from parameters, nobody else reads the convolution) the convolution normalises what it stores, and has six inputs
  *                                  then: (x, w, gamma, beta, mean, var). One read and one write of y less.
+ *     squeeze-excite               (bf16) in the norm before it (fuse_excite.cu)
  *     BLEND                        all at the end (blend.cu)
  *
  * The ops keep their names (a plan's work graph is not a user's graph).
@@ -115,6 +116,8 @@ es_status kn_cuda_fuse(kn_device *d, kn_plan *p, es_error *err)
         }
         free(to);
     }
+    if (p->options.precision == KN_PRECISION_BF16)
+        kn_cuda_fuse_excite(p);
     kn_cuda_fuse_blends(p);
     return ES_OK;
 }

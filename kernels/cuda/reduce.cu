@@ -325,18 +325,24 @@ static es_status sum(const kn_call *c, const reduce_args *r, es_error *err)
 
 extern "C" size_t kn_cuda_reduce_sum_scratch(const kn_call *c)
 {
+    if (c->n_in == 5)
+        return 0;
     reduce_args r = arguments(c, &c->in[0], NULL);
     return scratch_of(c, &r);
 }
 
 extern "C" es_status kn_cuda_reduce_sum(const kn_call *c, es_error *err)
 {
+    if (c->n_in == 5) /* of a norm (fuse_excite.cu) */
+        return kn_cuda_squeeze(c, err);
     reduce_args r = arguments(c, &c->in[0], NULL);
     return sum(c, &r, err);
 }
 
 extern "C" size_t kn_cuda_mul_reduce_scratch(const kn_call *c)
 {
+    if (c->n_in == 6)
+        return 0;
     reduce_args r = arguments(c, &c->in[0], &c->in[1]);
     r.b = &r; /* shapes only: any non-NULL */
     return scratch_of(c, &r);
@@ -344,6 +350,8 @@ extern "C" size_t kn_cuda_mul_reduce_scratch(const kn_call *c)
 
 extern "C" es_status kn_cuda_mul_reduce(const kn_call *c, es_error *err)
 {
+    if (c->n_in == 6)
+        return kn_cuda_squeeze_dot(c, err);
     reduce_args r = arguments(c, &c->in[0], &c->in[1]);
     return sum(c, &r, err);
 }
