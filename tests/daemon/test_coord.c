@@ -7,15 +7,9 @@ enum { DONE = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, FAILED = ESPALIER__WIRE__OU
 /* Takes one lease of `worker`; 0: none came. */
 static uint64_t lease(world *w, int worker, unsigned *attempt)
 {
-    dm_to_peer *m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
-    uint64_t job = 0;
-    if (m) {
-        ck_assert_uint_eq(m->leases->n_granted, 1);
-        job = m->leases->granted[0]->lease->job;
-        *attempt = m->leases->granted[0]->lease->attempt;
-        world_free_message(&m);
-    }
-    return job;
+    world_held h = world_taken(w, worker);
+    *attempt = h.attempt;
+    return h.job;
 }
 
 static uint64_t want_one(world *w, int worker, unsigned *attempt)

@@ -9,15 +9,6 @@
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"
 
-static const char search_text[] = "name: small\nseed: 3\n"
-                                  "task: {data: {train: /nowhere/train, test: /nowhere/test, validation: 100}}\n"
-                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
-                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
-                                  "  head: {classes: 10}\n"
-                                  "supernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
-                                  "search: {algorithm: nsga2, population: 12, evaluations: 50}\n"
-                                  "objectives: [accuracy: max, macs: min]\n";
-
 static char *run(const char *text, int workers, uint64_t chaos_seed, char **show)
 {
     world *w = world_new(es_test_dir());
@@ -49,7 +40,7 @@ static char *run(const char *text, int workers, uint64_t chaos_seed, char **show
 
 START_TEST(a_search_ends_with_a_front)
     {
-        char *show, *text = run(search_text, 1, 0, &show);
+        char *show, *text = run(world_small_search, 1, 0, &show);
         json_t *result = json_loads(text, 0, NULL), *state = json_loads(show, 0, NULL);
         ck_assert_ptr_nonnull(result);
         ck_assert_int_eq(json_integer_value(json_object_get(result, "evaluations")), 50);
@@ -85,10 +76,10 @@ END_TEST
 
 START_TEST(the_same_bytes_for_any_number_of_workers_and_restarts)
     {
-        char *one = run(search_text, 1, 0, NULL), *three = run(search_text, 3, 0, NULL);
+        char *one = run(world_small_search, 1, 0, NULL), *three = run(world_small_search, 3, 0, NULL);
         ck_assert_str_eq(one, three);
         for (uint64_t seed = 1; seed <= 5; seed++) {
-            char *other = run(search_text, 1 + (int)(seed % 3), seed, NULL);
+            char *other = run(world_small_search, 1 + (int)(seed % 3), seed, NULL);
             ck_assert_str_eq(one, other);
             free(other);
         }
@@ -101,7 +92,7 @@ START_TEST(old_checkpoints_are_let_go)
     {
         world *w = world_new(es_test_dir());
         world_hello(w, 1, 1);
-        ck_assert_uint_ne(world_submit(w, "a", search_text), 0);
+        ck_assert_uint_ne(world_submit(w, "a", world_small_search), 0);
         for (int i = 0; i < 3; i++)
             ck_assert_int_eq(world_work(w, 1), 1);
         ck_assert_int_eq(w->dropped_n, 2); /* steps 10 and 20; 25 is what everything after refers to */
@@ -116,7 +107,7 @@ static void unreadable(const char *spoil, const char *mend)
 {
     world *w = world_new(es_test_dir());
     world_hello(w, 1, 1);
-    uint64_t id = world_submit(w, "a", search_text);
+    uint64_t id = world_submit(w, "a", world_small_search);
     world_want(w, 1, 1);
     world_turn(w);
     ck_assert_int_eq(world_count(w, "running"), 1);
@@ -145,9 +136,9 @@ START_TEST(bad_searches_and_results_are_refused)
         world *w = world_new(es_test_dir());
         ck_assert_uint_eq(world_submit(w, "a", "name: x\nspacee: 1\n"), 0);
         ck_assert_has(world_refusal(), "spacee");
-        ck_assert_uint_eq(world_submit(w, "", search_text), 0);
+        ck_assert_uint_eq(world_submit(w, "", world_small_search), 0);
         ck_assert_has(world_refusal(), "token must have");
-        uint64_t id = world_submit(w, "b", search_text);
+        uint64_t id = world_submit(w, "b", world_small_search);
         ck_assert_uint_ne(id, 0);
         world_hello(w, 1, 1);
         w->options.drain_after = 0;

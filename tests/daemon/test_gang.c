@@ -18,27 +18,8 @@ static const char text[] = "name: gang\nseed: 5\n"
                            "search: {algorithm: random, evaluations: 4}\nobjectives: [accuracy: max, macs: min]\n"
                            "resources: {gpus: 3}\n";
 
-typedef struct rank {
-    uint64_t job;
-    unsigned attempt, rank, size;
-} rank;
-
-/* What the worker was given; job 0: nothing. */
-static rank taken(world *w, int worker)
-{
-    rank r = {0};
-    dm_to_peer *m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
-    if (!m)
-        return r;
-    ck_assert_uint_eq(m->leases->n_granted, 1);
-    const Espalier__Wire__Granted *g = m->leases->granted[0];
-    r = (rank){g->lease->job, g->lease->attempt, g->gang ? g->gang->rank : 99, g->gang ? g->gang->size : 0};
-    world_free_message(&m);
-    return r;
-}
-
 /* Three workers hold the first attempt; rank by worker, from 1. */
-static world *started(rank r[4])
+static world *started(world_held r[4])
 {
     world *w = world_new(es_test_dir());
     for (int i = 1; i <= 3; i++)
@@ -48,7 +29,7 @@ static world *started(rank r[4])
         world_want(w, i, 1);
     world_turn(w);
     for (int i = 1; i <= 3; i++) {
-        r[i] = taken(w, i);
+        r[i] = world_taken(w, i);
         ck_assert_uint_ne(r[i].job, 0);
         ck_assert_uint_eq(r[i].size, 3);
         ck_assert_uint_eq(r[i].rank, (unsigned)i - 1);
@@ -57,7 +38,7 @@ static world *started(rank r[4])
     return w;
 }
 
-static dm_lease_id lease_id(rank r)
+static dm_lease_id lease_id(world_held r)
 {
     dm_lease_id id = ESPALIER__WIRE__LEASE__INIT;
     id.job = r.job;
@@ -66,7 +47,7 @@ static dm_lease_id lease_id(rank r)
 }
 
 /* Heartbeat of a worker with its rank; how many leases it is told to stop. */
-static size_t beat(world *w, int worker, rank r)
+static size_t beat(world *w, int worker, world_held r)
 {
     dm_lease_id id = lease_id(r);
     world_heartbeat(w, worker, &id, 1);
@@ -78,7 +59,7 @@ static size_t beat(world *w, int worker, rank r)
     return n;
 }
 
-static bool finished(world *w, int worker, rank r, int outcome, const dm_job_result *result, const char *code)
+static bool finished(world *w, int worker, world_held r, int outcome, const dm_job_result *result, const char *code)
 {
     world_finish(w, worker, r.job, r.attempt, outcome, result, code);
     world_turn(w);
@@ -118,11 +99,11 @@ START_TEST(whole_or_not_at_all_and_of_one_machine_kind)
             world_turn(w);
             if (i < 4)
                 for (int k = 1; k <= i; k++)
-                    ck_assert_uint_eq(taken(w, k).job, 0);
+                    ck_assert_uint_eq(world_taken(w, k).job, 0);
         }
         unsigned seen = 0;
         for (int i = 1; i <= 4; i++) {
-            rank r = taken(w, i);
+            world_held r = world_taken(w, i);
             ck_assert((r.job != 0) == (i != 2));
             if (r.job)
                 seen |= 1u << r.rank;
@@ -134,7 +115,7 @@ END_TEST
 
 START_TEST(the_id_reaches_every_rank)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         world_offer(w, 2, r[2].job, r[2].attempt, "not from rank 1");
         world_turn(w);
@@ -170,7 +151,7 @@ START_TEST(the_id_reaches_every_rank)
     }
 END_TEST
 
-static void train(world *w, rank r, work_result *out)
+static void train(world *w, world_held r, work_result *out)
 {
     static char weights[80];
     memset(out, 0, sizeof *out);
@@ -184,7 +165,7 @@ static void train(world *w, rank r, work_result *out)
 
 START_TEST(one_result_and_slots_come_back)
     {
-        rank r[4];
+        world_held r[4];
         work_result result;
         world *w = started(r);
         train(w, r[1], &result);
@@ -199,7 +180,7 @@ START_TEST(one_result_and_slots_come_back)
             world_want(w, i, 1);
         world_turn(w);
         for (int i = 1; i <= 3; i++) {
-            rank next = taken(w, i);
+            world_held next = world_taken(w, i);
             ck_assert_uint_eq(next.job, r[1].job);
             ck_assert_uint_eq(next.attempt, r[1].attempt + 1);
         }
@@ -209,7 +190,7 @@ END_TEST
 
 START_TEST(a_silent_rank_takes_the_attempt_with_it)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         for (int64_t t = 0; t <= w->options.lease_ms + 2000; t += 5000) {
             world_pass(w, 5000);
@@ -227,7 +208,7 @@ END_TEST
 
 START_TEST(a_rank_that_lost_its_peers_ends_the_attempt_without_blame)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         ck_assert(finished(w, 3, r[3], FAILED, NULL, "lost-peer"));
         ck_assert_int_eq(world_count(w, "running"), 1); /* until it is known who is dead */
@@ -244,7 +225,7 @@ END_TEST
 
 START_TEST(the_vanished_rank_counts_even_if_the_others_speak_first)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         for (int loss = 1; loss <= w->options.losses_max; loss++) {
             if (loss > 1) {
@@ -255,8 +236,8 @@ START_TEST(the_vanished_rank_counts_even_if_the_others_speak_first)
                     if (i == 1 || i == 3 || i == 2 + loss)
                         world_want(w, i, 1);
                 world_turn(w);
-                r[1] = taken(w, 1);
-                r[3] = taken(w, 3);
+                r[1] = world_taken(w, 1);
+                r[3] = world_taken(w, 3);
                 ck_assert_uint_ne(r[1].job, 0);
             }
             ck_assert(finished(w, 1, r[1], FAILED, NULL, "lost-peer"));
@@ -276,7 +257,7 @@ END_TEST
 
 START_TEST(a_failed_rank_is_a_failed_attempt)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         ck_assert(finished(w, 1, r[1], FAILED, NULL, "lost-peer"));
         ck_assert(finished(w, 2, r[2], FAILED, NULL, "io")); /* the cause */
@@ -289,7 +270,7 @@ END_TEST
 
 START_TEST(goodbye_of_a_rank)
     {
-        rank r[4];
+        world_held r[4];
         world *w = started(r);
         world_goodbye(w, 2);
         world_turn(w);
@@ -303,7 +284,7 @@ END_TEST
 
 START_TEST(a_restart_keeps_the_gang_if_all_come_back)
     {
-        rank r[4];
+        world_held r[4];
         work_result result;
         world *w = started(r);
         train(w, r[1], &result);
@@ -339,7 +320,7 @@ END_TEST
 static int64_t gang_starts_after(int64_t ms, int64_t limit, int *done)
 {
     world *w = world_new(es_test_dir());
-    rank held[4] = {0};
+    world_held held[4] = {0};
     int64_t until[4] = {0}, began = 0;
     w->options.hold_ms = 60000;
     dm_coord_set_options(w->c, &w->options);
@@ -359,12 +340,12 @@ static int64_t gang_starts_after(int64_t ms, int64_t limit, int *done)
             if (!held[i].job) {
                 world_want(w, i, 1);
                 world_turn(w);
-                held[i] = taken(w, i);
+                held[i] = world_taken(w, i);
                 until[i] = t + ms + 700 * i; /* never all at once by chance */
             }
         }
         for (int i = 1; i <= 3; i++) {
-            rank late = taken(w, i);
+            world_held late = world_taken(w, i);
             if (late.job)
                 held[i] = late, until[i] = t + ms;
             if (held[i].size == 3)

@@ -33,40 +33,15 @@ static uint64_t submit(world *w, const char *name, const char *user, int priorit
     return id;
 }
 
-typedef struct held {
-    uint64_t job, search, step;
-    unsigned attempt;
-    int kind;
-} held;
-
-static held taken(world *w, int worker)
-{
-    held h = {0};
-    dm_to_peer *m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
-    if (!m)
-        return h;
-    ck_assert_uint_eq(m->leases->n_granted, 1);
-    const Espalier__Wire__Granted *g = m->leases->granted[0];
-    h = (held){.job = g->lease->job, .search = g->search, .attempt = g->lease->attempt, .kind = (int)g->kind};
-    ProtobufCMessage *spec;
-    if (g->spec.len &&
-        dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &spec, NULL) == ES_OK) {
-        h.step = ((dm_job_spec *)spec)->step;
-        dm_message_free(&spec);
-    }
-    world_free_message(&m);
-    return h;
-}
-
-static held want(world *w, int worker)
+static world_held want(world *w, int worker)
 {
     world_want(w, worker, 1);
     world_turn(w);
-    return taken(w, worker);
+    return world_taken(w, worker);
 }
 
 /* A slice of training: it came as far as `step` of an endless training. */
-static void trained(world *w, int worker, held h, int outcome, uint64_t step)
+static void trained(world *w, int worker, world_held h, int outcome, uint64_t step)
 {
     static int versions;
     char seed[32], weights[80];
@@ -84,7 +59,7 @@ static void trained(world *w, int worker, held h, int outcome, uint64_t step)
     world_free_message(&m);
 }
 
-static void say(world *w, int worker, held h)
+static void say(world *w, int worker, world_held h)
 {
     dm_lease_id id = ESPALIER__WIRE__LEASE__INIT;
     id.job = h.job;
@@ -92,7 +67,7 @@ static void say(world *w, int worker, held h)
     world_heartbeat(w, worker, &id, h.job ? 1 : 0);
 }
 
-static void beat(world *w, int worker, held h)
+static void beat(world *w, int worker, world_held h)
 {
     say(w, worker, h);
     world_turn(w);
@@ -120,7 +95,7 @@ static void why(world *w, uint64_t job, const char *text)
 START_TEST(the_lowest_priority_makes_room_at_its_next_step)
     {
         world *w = world_new(es_test_dir());
-        held h[4];
+        world_held h[4];
         for (int i = 1; i <= 3; i++)
             world_hello(w, i, 1);
         submit(w, "middle", "u", 5, "accuracy: max", 1);
@@ -141,7 +116,7 @@ START_TEST(the_lowest_priority_makes_room_at_its_next_step)
         beat(w, 2, h[2]);
         ck_assert_int_eq(told_to_preempt(w, 2), 1);
         trained(w, 2, h[2], PREEMPTED, 4);
-        held next = want(w, 2);
+        world_held next = want(w, 2);
         ck_assert_uint_eq(next.search, urgent);
         trained(w, 2, next, DONE, 10);
         trained(w, 3, h[3], DONE, 10);
@@ -165,7 +140,7 @@ START_TEST(equals_and_evaluations_are_not_preempted)
         world_hello(w, 1, 1);
         world_hello(w, 2, 1);
         submit(w, "a", "u", 5, "accuracy: max", 1);
-        held h = want(w, 1);
+        world_held h = want(w, 1);
         world_noops(w, "n", 5, 0);
         world_turn(w);
         ck_assert_uint_ne(want(w, 2).job, 0);
@@ -182,7 +157,7 @@ END_TEST
 START_TEST(a_gang_clears_as_many_workers_as_it_needs)
     {
         world *w = world_new(es_test_dir());
-        held h[5];
+        world_held h[5];
         char name[16];
         for (int i = 1; i <= 4; i++) {
             world_hello(w, i, 1);
@@ -196,11 +171,11 @@ START_TEST(a_gang_clears_as_many_workers_as_it_needs)
             ck_assert_int_eq(told_to_preempt(w, i) > 0, i < 4);
         for (int i = 1; i <= 3; i++) {
             trained(w, i, h[i], PREEMPTED, 3);
-            held got = want(w, i);
+            world_held got = want(w, i);
             ck_assert(i < 3 ? got.job == 0 : got.search == gang); /* kept for it until it is whole */
         }
-        ck_assert_uint_eq(taken(w, 1).search, gang);
-        ck_assert_uint_eq(taken(w, 2).search, gang);
+        ck_assert_uint_eq(world_taken(w, 1).search, gang);
+        ck_assert_uint_eq(world_taken(w, 2).search, gang);
         world_free(&w);
     }
 END_TEST
@@ -212,7 +187,7 @@ enum { FAIR_WORKERS = 3, FAIR_SEARCHES = 7 };
 /* Three workers, slices of 20 s to 400 s (searches of even number have the long ones). Worker time of `hours` simulated hours, by search. */
 static void share(world *w, int64_t hours, double out[FAIR_SEARCHES + 1])
 {
-    held h[FAIR_WORKERS + 1] = {{0}};
+    world_held h[FAIR_WORKERS + 1] = {{0}};
     int64_t until[FAIR_WORKERS + 1], began[FAIR_WORKERS + 1];
     uint64_t luck = 7;
     /* Hours of leases, and nothing here is about the disk. */
@@ -315,7 +290,7 @@ START_TEST(small_jobs_share_a_device_while_their_memory_fits)
         }
         uint64_t each = predicted(w);
         world_hello_as(w, 1, 4, "", 3 * each - 1, NULL); /* four slots, but room for two */
-        held a = want(w, 1), b = want(w, 1);
+        world_held a = want(w, 1), b = want(w, 1);
         ck_assert_uint_ne(a.job, 0);
         ck_assert_uint_ne(b.job, 0);
         say(w, 1, a);
@@ -354,7 +329,7 @@ START_TEST(latency_is_measured_alone)
         world *w = world_new(es_test_dir());
         world_hello_as(w, 1, 4, "", 64 * MIB, NULL);
         submit(w, "m", "u", 0, "accuracy: max, latency_ms: min", 1);
-        held h = want(w, 1);
+        world_held h = want(w, 1);
         world_train_steps = 10;
         dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
         char weights[80];
@@ -363,18 +338,19 @@ START_TEST(latency_is_measured_alone)
         r.step = r.steps = 10;
         world_finish(w, 1, h.job, h.attempt, DONE, &r, NULL);
         world_turn(w);
-        held eval = want(w, 1); /* eval/0, then latency/0 */
+        world_held eval = want(w, 1); /* eval/0, then latency/0 */
         ck_assert_int_eq(eval.kind, ESPALIER__WIRE__JOB_KIND__JOB_EVAL_SUBNETS);
         say(w, 1, eval);
         ck_assert_uint_eq(want(w, 1).job, 0);
         why(w, eval.job + 1, "measures latency alone on its device");
         world_noops(w, "n", 3, -1);
         world_turn(w);
-        ck_assert_uint_eq(taken(w, 1).job, 0); /* nor does anything slip in before it, or it would never be alone */
+        ck_assert_uint_eq(world_taken(w, 1).job,
+                          0); /* nor does anything slip in before it, or it would never be alone */
         world_finish(w, 1, eval.job, eval.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
         world_command(w, ESPALIER__WIRE__VERB__VERB_PRIORITY, 1, 1);
         world_finish(w, 1, eval.job, eval.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
-        held next = want(w, 1);
+        world_held next = want(w, 1);
         ck_assert_uint_eq(next.search, 1);
         if (next.kind != ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY) { /* the evaluation came back first */
             world_finish(w, 1, next.job, next.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, NULL, NULL);
@@ -396,7 +372,7 @@ START_TEST(why_says_what_a_job_waits_for)
         submit(w, "one", "u", 0, "accuracy: max", 1);
         why(w, 1, "no worker is connected");
         world_hello(w, 1, 1);
-        held h = want(w, 1);
+        world_held h = want(w, 1);
         why(w, 1, "runs on worker-1 since 0 s, attempt 1");
         uint64_t two = submit(w, "two", "u", 0, "accuracy: max", 1);
         why(w, 2, "all 1 workers that can do it are busy");
@@ -424,7 +400,7 @@ END_TEST
 START_TEST(why_of_a_gang_that_gives_way)
     {
         world *w = world_new(es_test_dir());
-        held h[4];
+        world_held h[4];
         w->options.hold_ms = 10000;
         dm_coord_set_options(w->c, &w->options);
         submit(w, "one", "u", 0, "accuracy: max", 1);
@@ -433,12 +409,12 @@ START_TEST(why_of_a_gang_that_gives_way)
             world_hello(w, i, 1);
         h[1] = want(w, 1);
         h[2] = want(w, 2);
-        h[3] = (held){0};
+        h[3] = (world_held){0};
         submit(w, "gang", "x", 0, "accuracy: max", 3);
         ck_assert_uint_eq(want(w, 3).job, 0);
         world_noops(w, "n", 5, 0);
         world_turn(w);
-        ck_assert_uint_eq(taken(w, 3).job, 0); /* kept */
+        ck_assert_uint_eq(world_taken(w, 3).job, 0); /* kept */
         why(w, 3, "waits for 3 free workers of one machine kind; 1 of 3 are free and kept for it");
         for (int i = 0; i < 11; i++) {
             world_pass(w, 1000);
@@ -446,7 +422,7 @@ START_TEST(why_of_a_gang_that_gives_way)
                 say(w, k, h[k]);
         }
         why(w, 3, "waits for 3 free workers of one machine kind, 0 are; lets smaller jobs go first for");
-        ck_assert_uint_ne(taken(w, 3).job, 0);
+        ck_assert_uint_ne(world_taken(w, 3).job, 0);
         world_free(&w);
     }
 END_TEST
@@ -457,7 +433,7 @@ START_TEST(why_of_drained_backoff_and_set_aside)
         world_hello(w, 1, 1);
         world_noops(w, "n", 5, 0);
         for (int i = 0; i < w->options.drain_after; i++) {
-            held h = want(w, 1);
+            world_held h = want(w, 1);
             world_finish(w, 1, h.job, h.attempt, ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, NULL, "io");
             world_turn(w);
             why(w, h.job, "attempt 1 failed (it broke); the next one starts in");

@@ -2,15 +2,6 @@
 #include "tests/check_main.h"
 #include "tests/daemon/world.h"
 
-static const char search_text[] = "name: small\nseed: 3\n"
-                                  "task: {data: {train: /nowhere/train, test: /nowhere/test, validation: 100}}\n"
-                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
-                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
-                                  "  head: {classes: 10}\n"
-                                  "supernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
-                                  "search: {algorithm: nsga2, population: 12, evaluations: 50}\n"
-                                  "objectives: [accuracy: max, macs: min]\n";
-
 static int asked;
 static bool lies;
 static es_status alike(void *ctx, const char *hex, const char *like, es_error *err)
@@ -27,7 +18,7 @@ START_TEST(weights_of_other_shapes_are_a_failed_attempt)
         w->env.alike = alike;
         w->options.backoff_ms = 1;
         world_restart(w);
-        uint64_t id = world_submit(w, "token", search_text);
+        uint64_t id = world_submit(w, "token", world_small_search);
         world_hello(w, 1, 1);
         ck_assert_int_eq(world_work(w, 1),
                          1); /* the first slice begins from the seed: there is nothing to compare with */
@@ -87,7 +78,7 @@ START_TEST(a_slice_without_progress_is_a_failed_attempt)
         int done = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
         w->options.backoff_ms = 1;
         world_restart(w);
-        uint64_t id = world_submit(w, "token", search_text);
+        uint64_t id = world_submit(w, "token", world_small_search);
         world_hello(w, 1, 1);
         says(w, done, 0, 40); /* has done nothing */
         char *show = world_query(w, "show", id, 0);
@@ -113,7 +104,7 @@ END_TEST
 START_TEST(a_slice_handed_back_at_its_end_is_followed_by_a_whole_one)
     {
         world *w = world_new(es_test_dir());
-        uint64_t id = world_submit(w, "token", search_text);
+        uint64_t id = world_submit(w, "token", world_small_search);
         world_hello(w, 1, 1);
         says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, 10, 40);
         says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, 20, 40);
@@ -131,7 +122,7 @@ START_TEST(who_only_hands_back_gets_no_more)
         int back[] = {ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED};
         w->options.drain_after = 3;
         world_restart(w);
-        uint64_t id = world_submit(w, "token", search_text);
+        uint64_t id = world_submit(w, "token", world_small_search);
         world_hello(w, 1, 1);
         for (int i = 0; i < 3; i++) /* a slot and two more: nothing is said yet, and a step makes it good again */
             says(w, back[0], 0, 40);
@@ -185,16 +176,12 @@ START_TEST(whose_search_it_is_decides)
         dm_who ann = {.role = DM_ROLE_CLIENT, .name = "ann"}, bob = {.role = DM_ROLE_CLIENT, .name = "bob"},
                gpu = {.role = DM_ROLE_WORKER, .name = "gpu"}, root = {.role = DM_ROLE_ADMIN, .name = "root"},
                nobody = {.role = DM_ROLE_NONE};
-        dm_from_peer m = ESPALIER__WIRE__FROM_PEER__INIT, c = ESPALIER__WIRE__FROM_PEER__INIT;
         Espalier__Wire__Submit s = ESPALIER__WIRE__SUBMIT__INIT;
         Espalier__Wire__Command k = ESPALIER__WIRE__COMMAND__INIT;
-        char token[] = "t", pretended[] = "bob", text[sizeof search_text];
-        memcpy(text, search_text, sizeof text);
-        s.token = token;
-        s.user = pretended; /* ann says that she is bob */
-        s.text = text;
-        m.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_SUBMIT;
-        m.submit = &s;
+        dm_from_peer m = DM_FROM_PEER(SUBMIT, submit, &s), c = DM_FROM_PEER(COMMAND, command, &k);
+        s.token = dm_text("t");
+        s.user = dm_text("bob"); /* ann says that she is bob */
+        s.text = dm_text(world_small_search);
         ck_assert_str_eq(refused(w, &gpu, &m), "denied");
         ck_assert_str_eq(refused(w, &nobody, &m), "denied");
         s.priority = 101;
@@ -205,8 +192,6 @@ START_TEST(whose_search_it_is_decides)
         ck_assert_has(list, "\"user\": \"ann\"");
         free(list);
         k.search = 1;
-        c.what_case = ESPALIER__WIRE__FROM_PEER__WHAT_COMMAND;
-        c.command = &k;
         static const int verbs[] = {ESPALIER__WIRE__VERB__VERB_PAUSE,  ESPALIER__WIRE__VERB__VERB_RESUME,
                                     ESPALIER__WIRE__VERB__VERB_CANCEL, ESPALIER__WIRE__VERB__VERB_RETRY,
                                     ESPALIER__WIRE__VERB__VERB_PIN,    ESPALIER__WIRE__VERB__VERB_DELETE,

@@ -1,5 +1,6 @@
 #include "tests/daemon/world.h"
 
+#include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,6 +220,29 @@ void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n)
     world_send(w, worker, &DM_FROM_PEER(HEARTBEAT, heartbeat, &h));
 }
 
+world_held world_taken(world *w, int worker)
+{
+    world_held h = {0};
+    dm_to_peer *m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
+    ProtobufCMessage *spec;
+    if (!m)
+        return h;
+    ck_assert_uint_eq(m->leases->n_granted, 1);
+    const Espalier__Wire__Granted *g = m->leases->granted[0];
+    h = (world_held){.job = g->lease->job, .search = g->search, .attempt = g->lease->attempt, .kind = (int)g->kind};
+    if (g->gang) {
+        h.rank = g->gang->rank;
+        h.size = g->gang->size;
+    }
+    if (g->spec.len &&
+        dm_decode(&espalier__wire__job_spec__descriptor, g->spec.data, g->spec.len, &spec, NULL) == ES_OK) {
+        h.step = ((dm_job_spec *)spec)->step;
+        dm_message_free(&spec);
+    }
+    world_free_message(&m);
+    return h;
+}
+
 void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outcome, const dm_job_result *r,
                   const char *code)
 {
@@ -285,6 +309,15 @@ static dm_to_peer *world_answer(world *w, int what_case)
     }
     return m;
 }
+
+const char world_small_search[] = "name: small\nseed: 3\n"
+                                  "task: {data: {train: /nowhere/train, test: /nowhere/test, validation: 100}}\n"
+                                  "space:\n  input: 8x8x1\n  stages:\n    - {block: conv, width: [8, 12, 16, 24], "
+                                  "depth: [1, 2, 3], kernel: [1, 3, 5]}\n"
+                                  "  head: {classes: 10}\n"
+                                  "supernet: {epochs: 1, batch: 8, slice_steps: 10}\n"
+                                  "search: {algorithm: nsga2, population: 12, evaluations: 50}\n"
+                                  "objectives: [accuracy: max, macs: min]\n";
 
 uint64_t world_submit(world *w, const char *token, const char *text) { return world_submit_as(w, token, "", text); }
 

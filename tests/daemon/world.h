@@ -51,6 +51,15 @@ void world_hello_as(world *w, int worker, unsigned slots, const char *machine_ki
 void world_offer(world *w, int worker, uint64_t job, unsigned attempt, const char *id);
 void world_goodbye(world *w, int worker);
 uint64_t world_want(world *w, int worker, unsigned n);
+/* The one lease that the oldest grant to `worker` has; job 0: it got nothing. */
+typedef struct world_held {
+    uint64_t job, search;
+    unsigned attempt;
+    int kind;
+    uint64_t step;       /* of a training: where it begins */
+    unsigned rank, size; /* of a gang; size 0: alone */
+} world_held;
+world_held world_taken(world *w, int worker);
 void world_heartbeat(world *w, int worker, const dm_lease_id *leases, int n);
 void world_finish(world *w, int worker, uint64_t job, unsigned attempt, int outcome, const dm_job_result *r,
                   const char *code);
@@ -58,6 +67,7 @@ void world_noops(world *w, const char *token, unsigned count, int priority);
 uint64_t world_submit(world *w, const char *token, const char *text); /* 0: refused; the reason in world_refusal */
 uint64_t world_submit_as(world *w, const char *token, const char *user, const char *text);
 const char *world_refusal(void);
+extern const char world_small_search[]; /* a text to submit: trained for a while, then 50 evaluations by nsga2 */
 void world_command(world *w, int verb, uint64_t search, int64_t value);
 char *world_query(world *w, const char *what, uint64_t search, uint64_t job); /* JSON; caller frees; NULL: refused */
 const char *world_version(world *w, const char *seed); /* puts a version into the weights store */

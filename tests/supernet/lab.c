@@ -3,6 +3,7 @@
 #include "base/arena.h"
 #include "tests/check_main.h"
 #include "tests/supernet/make.h"
+#include "tests/supernet/spaces.h"
 
 static const char *const SPACE =
     "input: 12x12x1\n"
@@ -16,13 +17,10 @@ lab *lab_new(const char *device, sn_method method)
 {
     lab *l = es_xcalloc(1, sizeof *l);
     es_error err = {0};
-    es_yaml *doc = NULL;
     const char *dir = es_test_dir();
     sn_search_file *f = &l->file;
     ck_assert_ok_err(kn_device_open(device, &l->dev, &err), &err);
-    ck_assert_ok_err(es_yaml_parse("space", SPACE, strlen(SPACE), &doc, &err), &err);
-    ck_assert_ok_err(sn_space_read(es_yaml_root(doc), &f->space, &err), &err);
-    es_yaml_destroy(&doc);
+    f->space = space_parse(SPACE);
     f->seed = 7;
     f->text = es_xstrdup("the lab's search");
     f->task = SN_TASK_IMAGES;

@@ -3,8 +3,8 @@
 #include <time.h>
 
 #include "base/file.h"
-#include "supernet/space/space.h"
 #include "tests/check_main.h"
+#include "tests/supernet/spaces.h"
 
 typedef struct csv {
     char *data, *next;
@@ -39,14 +39,6 @@ static void csv_open(csv *c, const char *path)
     ck_assert(csv_next(c)); /* the header */
 }
 
-static sn_space *load(const char *name)
-{
-    sn_space *sp = NULL;
-    es_error err = {0};
-    ck_assert_ok_err(sn_space_load(es_test_source(name), &sp, &err), &err);
-    return sp;
-}
-
 static sn_cost cost_of(const sn_space *sp, sr_arch *a, const char *text)
 {
     sn_cost c;
@@ -56,143 +48,138 @@ static sn_cost cost_of(const sn_space *sp, sr_arch *a, const char *text)
     return c;
 }
 
+/* Every row of data/nas/<file> of the shared data, as columns of text. */
+typedef void check_row(const sn_space *sp, sr_arch *a, char **column, int row);
+
+static void check_table(const char *file, const char *space, int rows, check_row *check)
+{
+    const char *path = es_test_shared(es_test_join("data/nas", file));
+    ES_TEST_NEEDS(path);
+    sn_space *sp = space_load(space);
+    sr_arch *a = sr_arch_new(sn_space_choices(sp));
+    csv c;
+    int row = 0;
+    for (csv_open(&c, path); csv_next(&c); row++)
+        check(sp, a, c.column, row);
+    ck_assert_int_eq(row, rows);
+    free(c.data);
+    free(a);
+    sn_space_destroy(&sp);
+}
+
+/* n columns as a notation of columns: "a,b,c". */
+static void join(char text[256], char **column, int n)
+{
+    size_t at = 0;
+    for (int i = 0; i < n; i++)
+        at += (size_t)snprintf(text + at, 256 - at, "%s%s", i ? "," : "", column[i]);
+}
+
+/* The notation writes what it reads. */
+static void check_notation(const sn_space *sp, const sr_arch *a, const char *text)
+{
+    char *back = sn_arch_format(sp, a);
+    ck_assert_str_eq(back, text);
+    free(back);
+}
+
+static void nas_bench_201_row(const sn_space *sp, sr_arch *a, char **column, int row)
+{
+    sn_cost cost = cost_of(sp, a, column[1]);
+    char mflops[32];
+    snprintf(mflops, sizeof mflops, "%.5f", (double)cost.macs / 1e6);
+    ck_assert_msg(cost.params == strtoll(column[8], NULL, 10) && strcmp(mflops, column[9]) == 0,
+                  "%s: %" PRId64 " params, %s MFLOPs; published %s, %s", column[1], cost.params, mflops, column[8],
+                  column[9]);
+    if (row % 101 == 0)
+        check_notation(sp, a, column[1]);
+}
+
 START_TEST(nas_bench_201)
     {
-        const char *path = es_test_shared("data/nas/nas_bench_201.csv");
-        ES_TEST_NEEDS(path);
-        sn_space *sp = load("examples/spaces/nas-bench-201.yaml");
-        sr_arch *a = sr_arch_new(sn_space_choices(sp));
-        csv c;
-        int rows = 0;
         clock_t t0 = clock();
-        for (csv_open(&c, path); csv_next(&c); rows++) {
-            sn_cost cost = cost_of(sp, a, c.column[1]);
-            char mflops[32];
-            snprintf(mflops, sizeof mflops, "%.5f", (double)cost.macs / 1e6);
-            ck_assert_msg(cost.params == strtoll(c.column[8], NULL, 10) && strcmp(mflops, c.column[9]) == 0,
-                          "%s: %" PRId64 " params, %s MFLOPs; published %s, %s", c.column[1], cost.params, mflops,
-                          c.column[8], c.column[9]);
-            if (rows % 101 == 0) { /* the notation writes what it reads */
-                char *text = sn_arch_format(sp, a);
-                ck_assert_str_eq(text, c.column[1]);
-                free(text);
-            }
-        }
+        check_table("nas_bench_201.csv", "nas-bench-201", 15625, nas_bench_201_row);
         double seconds = (double)(clock() - t0) / CLOCKS_PER_SEC;
-        ck_assert_int_eq(rows, 15625);
-        printf("nas-bench-201: %d architectures in %.2f s\n", rows, seconds);
+        printf("nas-bench-201: all architectures in %.2f s\n", seconds);
 #ifndef ES_SANITIZE
         ck_assert_msg(seconds < 2, "%.2f s", seconds);
 #endif
-        free(c.data);
-        free(a);
-        sn_space_destroy(&sp);
     }
 END_TEST
+
+static void once_for_all_row(const sn_space *sp, sr_arch *a, char **column, int row)
+{
+    char text[256];
+    (void)row;
+    join(text, column, 4);
+    sn_cost cost = cost_of(sp, a, text);
+    ck_assert_msg(cost.params == strtoll(column[4], NULL, 10) && cost.macs == strtoll(column[5], NULL, 10),
+                  "%s: %" PRId64 " params, %" PRId64 " macs; published %s, %s", text, cost.params, cost.macs, column[4],
+                  column[5]);
+}
 
 START_TEST(once_for_all)
     {
-        const char *path = es_test_shared("data/nas/ofa_mbv3_measured.csv");
-        ES_TEST_NEEDS(path);
-        sn_space *sp = load("examples/spaces/ofa-mbv3.yaml");
-        sr_arch *a = sr_arch_new(sn_space_choices(sp));
-        csv c;
-        int rows = 0;
-        for (csv_open(&c, path); csv_next(&c); rows++) {
-            char text[128];
-            snprintf(text, sizeof text, "%s,%s,%s,%s", c.column[0], c.column[1], c.column[2], c.column[3]);
-            sn_cost cost = cost_of(sp, a, text);
-            ck_assert_msg(cost.params == strtoll(c.column[4], NULL, 10) && cost.macs == strtoll(c.column[5], NULL, 10),
-                          "%s: %" PRId64 " params, %" PRId64 " macs; published %s, %s", text, cost.params, cost.macs,
-                          c.column[4], c.column[5]);
-        }
-        ck_assert_int_eq(rows, 2223);
-        free(c.data);
-        free(a);
-        sn_space_destroy(&sp);
+        check_table("ofa_mbv3_measured.csv", "ofa-mbv3", 2223, once_for_all_row);
     }
 END_TEST
 
+static void attentivenas_row(const sn_space *sp, sr_arch *a, char **column, int row)
+{
+    char text[256];
+    (void)row;
+    join(text, column + 1, 5);
+    ck_assert_int_eq((cost_of(sp, a, text).macs + 500000) / 1000000, strtoll(column[6], NULL, 10));
+    check_notation(sp, a, text);
+}
+
 START_TEST(attentivenas)
     {
-        const char *path = es_test_shared("data/nas/attentivenas_models.csv");
-        ES_TEST_NEEDS(path);
-        sn_space *sp = load("examples/spaces/attentivenas.yaml");
-        sr_arch *a = sr_arch_new(sn_space_choices(sp));
-        csv c;
-        int rows = 0;
-        for (csv_open(&c, path); csv_next(&c); rows++) {
-            char text[256];
-            snprintf(text, sizeof text, "%s,%s,%s,%s,%s", c.column[1], c.column[2], c.column[3], c.column[4],
-                     c.column[5]);
-            sn_cost cost = cost_of(sp, a, text);
-            ck_assert_int_eq((cost.macs + 500000) / 1000000, strtoll(c.column[6], NULL, 10));
-            char *back = sn_arch_format(sp, a);
-            ck_assert_str_eq(back, text);
-            free(back);
-        }
-        ck_assert_int_eq(rows, 7);
-        free(c.data);
-        free(a);
-        sn_space_destroy(&sp);
+        check_table("attentivenas_models.csv", "attentivenas", 7, attentivenas_row);
     }
 END_TEST
 
 /* The table's parameter count takes the ops of the normal cell for the reduction cells and the other way round (the accuracies do not): so the row is read with the two swapped. */
+static void entangled_cell_row(const sn_space *sp, sr_arch *a, char **column, int row)
+{
+    char text[256], *swapped[6] = {column[3], column[4], column[5], column[0], column[1], column[2]};
+    (void)row;
+    join(text, swapped, 6);
+    ck_assert_int_eq(cost_of(sp, a, text).params, strtoll(column[8], NULL, 10));
+}
+
 START_TEST(entangled_cell)
     {
-        const char *path = es_test_shared("data/nas/entangled_cell_fashion_mnist.csv");
-        ES_TEST_NEEDS(path);
-        sn_space *sp = load("examples/spaces/entangled-cell.yaml");
-        sr_arch *a = sr_arch_new(sn_space_choices(sp));
-        csv c;
-        int rows = 0;
-        for (csv_open(&c, path); csv_next(&c); rows++) {
-            char text[256];
-            snprintf(text, sizeof text, "%s,%s,%s,%s,%s,%s", c.column[3], c.column[4], c.column[5], c.column[0],
-                     c.column[1], c.column[2]);
-            ck_assert_int_eq(cost_of(sp, a, text).params, strtoll(c.column[8], NULL, 10));
-        }
-        ck_assert_int_eq(rows, 4096);
-        free(c.data);
-        free(a);
-        sn_space_destroy(&sp);
+        check_table("entangled_cell_fashion_mnist.csv", "entangled-cell", 4096, entangled_cell_row);
     }
 END_TEST
 
 /* No count is published: every row must be an architecture of the space, and the sizes follow the description by hand. */
+static void entangled_conv_row(const sn_space *sp, sr_arch *a, char **column, int row)
+{
+    static const int size[] = {32, 32, 16, 8};
+    int v[8], in = 3;
+    char text[256];
+    (void)row;
+    for (int i = 0; i < 8; i++)
+        v[i] = (int)strtol(column[i], NULL, 10);
+    join(text, column, 8);
+    int64_t params = 9216 * 256 + 256 + 256 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10,
+            macs = 9216 * 256 + 256 * 128 + 128 * 64 + 640;
+    for (int i = 0; i < 4; in = v[i++]) {
+        params += in * v[i] * v[4 + i] * v[4 + i] + v[i];
+        macs += (int64_t)in * v[i] * v[4 + i] * v[4 + i] * size[i] * size[i];
+    }
+    params += in * 256 * 49 + 256;
+    macs += (int64_t)in * 256 * 49 * 36;
+    sn_cost cost = cost_of(sp, a, text);
+    ck_assert_int_eq(cost.params, params);
+    ck_assert_int_eq(cost.macs, macs);
+}
+
 START_TEST(entangled_conv)
     {
-        const char *path = es_test_shared("data/nas/entangled_conv_cifar10.csv");
-        ES_TEST_NEEDS(path);
-        sn_space *sp = load("examples/spaces/entangled-conv.yaml");
-        sr_arch *a = sr_arch_new(sn_space_choices(sp));
-        csv c;
-        int rows = 0;
-        for (csv_open(&c, path); csv_next(&c); rows++) {
-            int v[8];
-            char text[64];
-            for (int i = 0; i < 8; i++)
-                v[i] = (int)strtol(c.column[i], NULL, 10);
-            snprintf(text, sizeof text, "%d,%d,%d,%d,%d,%d,%d,%d", v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
-            int64_t params = 9216 * 256 + 256 + 256 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10,
-                    macs = 9216 * 256 + 256 * 128 + 128 * 64 + 640;
-            int in = 3;
-            static const int size[] = {32, 32, 16, 8};
-            for (int i = 0; i < 4; in = v[i++]) {
-                params += in * v[i] * v[4 + i] * v[4 + i] + v[i];
-                macs += (int64_t)in * v[i] * v[4 + i] * v[4 + i] * size[i] * size[i];
-            }
-            params += in * 256 * 49 + 256;
-            macs += (int64_t)in * 256 * 49 * 36;
-            sn_cost cost = cost_of(sp, a, text);
-            ck_assert_int_eq(cost.params, params);
-            ck_assert_int_eq(cost.macs, macs);
-        }
-        ck_assert_int_eq(rows, 6561);
-        free(c.data);
-        free(a);
-        sn_space_destroy(&sp);
+        check_table("entangled_conv_cifar10.csv", "entangled-conv", 6561, entangled_conv_row);
     }
 END_TEST
 

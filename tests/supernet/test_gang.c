@@ -8,6 +8,7 @@
 #include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
+#include "tests/supernet/spaces.h"
 
 enum { RANKS_MAX = 4, VALUES_MAX = 1 << 16 };
 
@@ -147,12 +148,8 @@ static const char *const PLAIN =
 static lab *plain_lab(sn_method method)
 {
     lab *l = lab_new("cpu:1", method);
-    es_yaml *doc = NULL;
-    es_error err = {0};
     sn_space_destroy(&l->file.space);
-    ck_assert_ok_err(es_yaml_parse("space", PLAIN, strlen(PLAIN), &doc, &err), &err);
-    ck_assert_ok_err(sn_space_read(es_yaml_root(doc), &l->file.space, &err), &err);
-    es_yaml_destroy(&doc);
+    l->file.space = space_parse(PLAIN);
     l->file.supernet.distill = SN_DISTILL_KL;
     l->file.supernet.batch = 48;
     l->file.supernet.optimizer.clip_norm = 1;

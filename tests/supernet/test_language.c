@@ -10,17 +10,7 @@
 #include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/make.h"
-
-static sn_space *parse(const char *text)
-{
-    es_yaml *doc;
-    sn_space *sp;
-    es_error err = {0};
-    ck_assert_ok_err(es_yaml_parse("s.yaml", text, strlen(text), &doc, &err), &err);
-    ck_assert_ok_err(sn_space_read(es_yaml_root(doc), &sp, &err), &err);
-    es_yaml_destroy(&doc);
-    return sp;
-}
+#include "tests/supernet/spaces.h"
 
 static int field(const sn_space *sp, const sr_arch *a, const char *name)
 {
@@ -49,9 +39,8 @@ static int64_t twin_parameters(const sn_space *sp, const sr_arch *a)
 
 START_TEST(parameters_are_the_twins)
     {
-        sn_space *sp;
+        sn_space *sp = space_load("gpt");
         es_error err = {0};
-        ck_assert_ok_err(sn_space_load(es_test_source("examples/spaces/gpt.yaml"), &sp, &err), &err);
         sr_arch *a = sr_arch_new(sn_space_choices(sp));
         es_rng r = es_rng_make(3, ES_USE_TEST, 0);
         sn_cost c;
@@ -188,7 +177,7 @@ static void naive_forward(const sn_space *sp, const sr_arch *a, naive *n, const 
 START_TEST(outputs_are_those_of_the_definition)
     {
         enum { BATCH = 3 };
-        sn_space *sp = parse(SMALL);
+        sn_space *sp = space_parse(SMALL);
         sn_net *net;
         kn_device *dev;
         kn_weights *w;
@@ -271,7 +260,7 @@ static double net_loss(const sn_net *net, const sr_arch *a, kn_graph *g, kn_weig
 /* Along random directions, for random architectures: the gradient is the slope, everything that a subnet uses at once; and nothing outside its slices is touched. */
 START_TEST(gradients_are_slopes)
     {
-        sn_space *sp = parse(SMALL);
+        sn_space *sp = space_parse(SMALL);
         sn_net *net;
         kn_device *dev;
         kn_weights *w;

@@ -6,6 +6,7 @@
 #include "kernels/plan.h"
 #include "supernet/net/net.h"
 #include "tests/check_main.h"
+#include "tests/supernet/spaces.h"
 
 typedef struct rig {
     sn_space *sp;
@@ -17,27 +18,6 @@ typedef struct rig {
     kn_workspace *ws;
     sr_arch *a;
 } rig;
-
-static sn_space *load(const char *name)
-{
-    sn_space *sp = NULL;
-    es_error err = {0};
-    char path[256];
-    snprintf(path, sizeof path, "examples/spaces/%s.yaml", name);
-    ck_assert_ok_err(sn_space_load(es_test_source(path), &sp, &err), &err);
-    return sp;
-}
-
-static sn_space *parse(const char *text)
-{
-    es_yaml *doc;
-    sn_space *sp;
-    es_error err = {0};
-    ck_assert_ok_err(es_yaml_parse("s.yaml", text, strlen(text), &doc, &err), &err);
-    ck_assert_ok_err(sn_space_read(es_yaml_root(doc), &sp, &err), &err);
-    es_yaml_destroy(&doc);
-    return sp;
-}
 
 /* Takes the space. Weights are random everywhere, also where a real run starts from zero, so that nothing is hidden by a zero. */
 static void rig_open(rig *r, sn_space *sp, const char *device)
@@ -210,7 +190,7 @@ static void check_gradients(rig *r, int batch, bool all_reached)
 static void check_space(const char *name, int batch, int random, bool largest)
 {
     rig r;
-    rig_open(&r, load(name), "cpu");
+    rig_open(&r, space_load(name), "cpu");
     const sr_space *ch = sn_space_choices(r.sp);
     for (int t = 0; t < random + 1 + largest; t++) {
         es_rng rng = es_rng_make(21, ES_USE_TEST, (uint64_t)t);
@@ -227,51 +207,21 @@ static void check_space(const char *name, int batch, int random, bool largest)
     rig_close(&r);
 }
 
-START_TEST(gradients_fashion)
-    {
-        check_space("fashion", 3, 6, true);
-    }
-END_TEST
-START_TEST(gradients_blocks)
-    {
-        check_space("blocks", 4, 12, true);
-    }
-END_TEST
-START_TEST(gradients_nas_bench_201)
-    {
-        check_space("nas-bench-201", 2, 3, true);
-    }
-END_TEST
-START_TEST(gradients_entangled_conv)
-    {
-        check_space("entangled-conv", 2, 2, false);
-    }
-END_TEST
-START_TEST(gradients_entangled_cell)
-    {
-        check_space("entangled-cell", 3, 3, true);
-    }
-END_TEST
-START_TEST(gradients_mbconv32)
-    {
-        check_space("mbconv32", 2, 1, true);
-    }
-END_TEST
-START_TEST(gradients_mbconv224)
-    {
-        check_space("mbconv224", 1, 0, false);
-    }
-END_TEST
-START_TEST(gradients_ofa)
-    {
-        check_space("ofa-mbv3", 1, 0, false);
-    }
-END_TEST
-START_TEST(gradients_attentivenas)
-    {
-        check_space("attentivenas", 1, 0, false);
-    }
-END_TEST
+#define GRADIENTS(name, space, batch, random, largest)  \
+    START_TEST(name)                                    \
+        {                                               \
+            check_space(space, batch, random, largest); \
+        }                                               \
+    END_TEST
+GRADIENTS(gradients_fashion, "fashion", 3, 6, true)
+GRADIENTS(gradients_blocks, "blocks", 4, 12, true)
+GRADIENTS(gradients_nas_bench_201, "nas-bench-201", 2, 3, true)
+GRADIENTS(gradients_entangled_conv, "entangled-conv", 2, 2, false)
+GRADIENTS(gradients_entangled_cell, "entangled-cell", 3, 3, true)
+GRADIENTS(gradients_mbconv32, "mbconv32", 2, 1, true)
+GRADIENTS(gradients_mbconv224, "mbconv224", 1, 0, false)
+GRADIENTS(gradients_ofa, "ofa-mbv3", 1, 0, false)
+GRADIENTS(gradients_attentivenas, "attentivenas", 1, 0, false)
 
 /* Extraction by hand: every slice into the parameter of the same name of the fixed space's net. */
 typedef struct copier {
@@ -311,7 +261,7 @@ START_TEST(stand_alone_is_the_same)
         static const char *const names[] = {"fashion", "blocks", "nas-bench-201", "entangled-cell", "mbconv32"};
         for (int k = 0; k < 5; k++) {
             rig r, one;
-            rig_open(&r, load(names[k]), "cpu");
+            rig_open(&r, space_load(names[k]), "cpu");
             for (int t = 0; t < 3; t++) {
                 es_rng rng = es_rng_make(31, ES_USE_TEST, (uint64_t)t);
                 sr_arch_random(sn_space_choices(r.sp), &rng, r.a);
@@ -345,8 +295,8 @@ START_TEST(devices_agree)
         for (int k = 0; k < 3; k++) {
             rig r, ref;
             float a[3 * 10], b[3 * 10];
-            rig_open(&r, load(names[k]), "cpu");
-            rig_open(&ref, load(names[k]), "reference");
+            rig_open(&r, space_load(names[k]), "cpu");
+            rig_open(&ref, space_load(names[k]), "reference");
             es_rng rng = es_rng_make(41, ES_USE_TEST, 0);
             sr_arch_random(sn_space_choices(r.sp), &rng, r.a);
             sr_arch_copy(ref.a, r.a);
@@ -365,7 +315,7 @@ START_TEST(calibration)
     {
         rig r;
         float train[40], infer[40], batch[40];
-        rig_open(&r, load("fashion"), "cpu");
+        rig_open(&r, space_load("fashion"), "cpu");
         for (int t = 0; t < 3; t++) {
             es_rng rng = es_rng_make(51, ES_USE_TEST, (uint64_t)t);
             sr_arch_random(sn_space_choices(r.sp), &rng, r.a);
@@ -387,7 +337,7 @@ START_TEST(regularisation)
     {
         rig r;
         float a[40], b[40], c[40];
-        rig_open(&r, load("blocks"), "cpu");
+        rig_open(&r, space_load("blocks"), "cpu");
         sr_arch_largest(sn_space_choices(r.sp), r.a);
         sn_lower_options on = {.batch = 4, .mode = SN_TRAIN, .regularise = true}, off = {.batch = 4, .mode = SN_TRAIN};
         rig_run(&r, &on, false, NULL, a);
@@ -411,7 +361,7 @@ static void resized(int from, int to, const float *image, float *out)
              "input: %dx%dx1\nresolution: %d\nstages: [{block: conv, width: 1, kernel: 1, norm: false, activation: "
              "none}]\nhead: {pool: flatten, classes: %d}\n",
              from, from, to, to * to);
-    rig_open(&r, parse(text), "cpu");
+    rig_open(&r, space_parse(text), "cpu");
     int n = to * to;
     float *w = calloc((size_t)kn_params_elements(sn_net_params(r.net)), sizeof *w);
     kn_param id;
@@ -466,7 +416,7 @@ START_TEST(blocks_and_parts)
         int count, part[32];
         uint8_t flags[32];
         float logits[20], meta[20];
-        rig_open(&r, load("fashion"), "cpu");
+        rig_open(&r, space_load("fashion"), "cpu");
         ck_assert_int_le(sn_net_units(r.net), 32);
         sr_arch_largest(sn_space_choices(r.sp), r.a);
         ck_assert_ok(sn_net_blocks(r.net, r.a, &b, &count, NULL));
@@ -551,7 +501,7 @@ START_TEST(lowering_is_quick)
         rig r;
         sn_lowered low;
         double best = 1;
-        rig_open(&r, load("mbconv32"), "cpu");
+        rig_open(&r, space_load("mbconv32"), "cpu");
         sr_arch_largest(sn_space_choices(r.sp), r.a);
         for (int i = 0; i < 50; i++) {
             struct timespec a, b;

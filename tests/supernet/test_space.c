@@ -4,20 +4,11 @@
 #include "supernet/space/cost.h"
 #include "supernet/space/template.h"
 #include "tests/check_main.h"
+#include "tests/supernet/spaces.h"
 
 static const char *const examples[] = {"nas-bench-201", "ofa-mbv3", "attentivenas", "entangled-conv", "entangled-cell",
                                        "fashion",       "mbconv32", "mbconv224",    "blocks",         "gpt"};
 enum { EXAMPLES = sizeof examples / sizeof examples[0] };
-
-static sn_space *load(const char *name)
-{
-    sn_space *sp = NULL;
-    es_error err = {0};
-    char path[256];
-    snprintf(path, sizeof path, "examples/spaces/%s.yaml", name);
-    ck_assert_ok_err(sn_space_load(es_test_source(path), &sp, &err), &err);
-    return sp;
-}
 
 static es_status parse(const char *text, sn_space **out, char line[700])
 {
@@ -58,7 +49,7 @@ END_TEST
 START_TEST(notations_round_trip)
     {
         for (int i = 0; i < EXAMPLES; i++) {
-            sn_space *sp = load(examples[i]);
+            sn_space *sp = space_load(examples[i]);
             const sr_space *ch = sn_space_choices(sp);
             sr_arch *a = sr_arch_new(ch), *b = sr_arch_new(ch);
             for (int t = 0; t < 200; t++) {
@@ -104,13 +95,13 @@ START_TEST(sizes_of_published_spaces)
             uint64_t count;
         } sizes[] = {{"nas-bench-201", 15625}, {"entangled-conv", 6561}, {"entangled-cell", 4096}};
         for (int i = 0; i < 3; i++) {
-            sn_space *sp = load(sizes[i].name);
+            sn_space *sp = space_load(sizes[i].name);
             uint64_t n;
             ck_assert(sr_space_count(sn_space_choices(sp), &n));
             ck_assert_uint_eq(n, sizes[i].count);
             sn_space_destroy(&sp);
         }
-        sn_space *sp = load("ofa-mbv3"); /* (9^2 + 9^3 + 9^4)^5, about 2 x 10^19 */
+        sn_space *sp = space_load("ofa-mbv3"); /* (9^2 + 9^3 + 9^4)^5, about 2 x 10^19 */
         ck_assert_double_eq_tol(sr_space_log10_size(sn_space_choices(sp)), 19.3376, 1e-3);
         sn_space_destroy(&sp);
     }
@@ -134,7 +125,7 @@ static int64_t twin_block(int in, int out, int e, int k, int side, bool se, int6
 START_TEST(twin_sizes)
     {
         /* The largest of `fashion`: stem 16, two stages of three layers 24 and 40 wide with kernel 5 and expansion 6, head 6 x 40 and 256. */
-        sn_space *sp = load("fashion");
+        sn_space *sp = space_load("fashion");
         sr_arch *a = sr_arch_new(sn_space_choices(sp));
         sn_cost c;
         for (int largest = 0; largest < 2; largest++) {
@@ -169,7 +160,7 @@ START_TEST(twin_sizes_of_mbconv)
             int64_t largest, smallest;
         } twin[] = {{"fashion", 169162, 36394}, {"mbconv32", 21252698, 7105770}, {"mbconv224", 23217848, 8880840}};
         for (int i = 0; i < 3; i++) {
-            sn_space *sp = load(twin[i].name);
+            sn_space *sp = space_load(twin[i].name);
             sr_arch *a = sr_arch_new(sn_space_choices(sp));
             sn_cost c;
             sr_arch_largest(sn_space_choices(sp), a);
@@ -187,7 +178,7 @@ END_TEST
 START_TEST(explain_adds_up)
     {
         for (int i = 0; i < EXAMPLES; i++) {
-            sn_space *sp = load(examples[i]);
+            sn_space *sp = space_load(examples[i]);
             sr_arch *a = sr_arch_new(sn_space_choices(sp));
             for (int t = 0; t < 5; t++) {
                 es_rng r = es_rng_make(3, ES_USE_TEST, (uint64_t)t);
@@ -226,7 +217,7 @@ END_TEST
 START_TEST(fixed_space_is_one_architecture)
     {
         for (int i = 0; i < EXAMPLES; i++) {
-            sn_space *sp = load(examples[i]), *one = NULL;
+            sn_space *sp = space_load(examples[i]), *one = NULL;
             sr_arch *a = sr_arch_new(sn_space_choices(sp));
             for (int t = 0; t < 10; t++) {
                 es_rng r = es_rng_make(5, ES_USE_TEST, (uint64_t)t);
@@ -387,7 +378,7 @@ START_TEST(bad_architectures)
              "column 1 has more than its 20 values: 1"},
         };
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-            sn_space *sp = load(cases[i].space);
+            sn_space *sp = space_load(cases[i].space);
             sr_arch *a = sr_arch_new(sn_space_choices(sp));
             es_error err = {0};
             ck_assert_status(sn_arch_parse(sp, cases[i].text, a, &err), ES_INVALID);
@@ -406,7 +397,7 @@ START_TEST(columns_are_read_kindly)
                                            "33333353555533335335, 44444364366346433444 ,33343 , 224",
                                            "33333353555533335335:44444364366346433444:33343:224",
                                            "33333353555533335335,44444364366346433444,33343"};
-        sn_space *sp = load("ofa-mbv3");
+        sn_space *sp = space_load("ofa-mbv3");
         sr_arch *a = sr_arch_new(sn_space_choices(sp)), *b = sr_arch_new(sn_space_choices(sp));
         ck_assert_ok(sn_arch_parse(sp, same[0], a, NULL));
         for (int i = 1; i < 4; i++) {
@@ -422,7 +413,7 @@ END_TEST
 
 START_TEST(cost_csv)
     {
-        sn_space *sp = load("ofa-mbv3");
+        sn_space *sp = space_load("ofa-mbv3");
         es_str out = ES_STR_INIT;
         es_error err = {0};
         const char *two = "33333353555533335335,44444364366346433444,33343,224\n\n\"33333533537775355535,"

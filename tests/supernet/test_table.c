@@ -1,18 +1,11 @@
 #include "supernet/table.h"
 
 #include "tests/check_main.h"
+#include "tests/supernet/spaces.h"
 
 static const char *const SMALL = "key,valid,test,params\n"
                                  "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,9.5,10,1\n"
                                  "\"|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|\",94.25,93.5,2\r\n";
-
-static sn_space *cells(void)
-{
-    sn_space *sp = NULL;
-    es_error err = {0};
-    ck_assert_ok_err(sn_space_load(es_test_source("examples/spaces/nas-bench-201.yaml"), &sp, &err), &err);
-    return sp;
-}
 
 static es_status parse(const sn_table_config *c, const sn_space *sp, const char *text, sn_table **t, es_error *err)
 {
@@ -22,7 +15,7 @@ static es_status parse(const sn_table_config *c, const sn_space *sp, const char 
 START_TEST(answers_by_architecture)
     {
         const sn_table_config c = {.file = "small.csv", .key = "key", .value = "valid", .report = "test"};
-        sn_space *sp = cells();
+        sn_space *sp = space_load("nas-bench-201");
         sn_table *t = NULL;
         es_error err = {0};
         ck_assert_ok_err(parse(&c, sp, SMALL, &t, &err), &err);
@@ -48,7 +41,7 @@ END_TEST
 START_TEST(refuses)
     {
         sn_table_config c = {.file = "small.csv", .key = "key", .value = "accuracy", .report = "test"};
-        sn_space *sp = cells();
+        sn_space *sp = space_load("nas-bench-201");
         sn_table *t = NULL;
         es_error err = {0};
         ck_assert_status(parse(&c, sp, SMALL, &t, &err), ES_INVALID);
@@ -96,7 +89,7 @@ static void published(const char *space, const char *file, const char *key, cons
     ES_TEST_NEEDS(c.file);
     snprintf(c.key, sizeof c.key, "%s", key);
     snprintf(c.value, sizeof c.value, "%s", value);
-    ck_assert_ok_err(sn_space_load(es_test_source(space), &sp, &err), &err);
+    sp = space_load(space);
     ck_assert_ok_err(sn_table_open(&c, sp, &t, &err), &err);
     ck_assert_int_eq(sn_table_rows(t), rows);
     sr_arch *a = sr_arch_new(sn_space_choices(sp));
@@ -114,15 +107,14 @@ static void published(const char *space, const char *file, const char *key, cons
 
 START_TEST(nas_bench_201)
     {
-        published("examples/spaces/nas-bench-201.yaml", "data/nas/nas_bench_201.csv", "arch", "cifar10_test", 15625,
-                  0.943733);
+        published("nas-bench-201", "data/nas/nas_bench_201.csv", "arch", "cifar10_test", 15625, 0.943733);
     }
 END_TEST
 
 START_TEST(entangled_cell)
     {
-        published("examples/spaces/entangled-cell.yaml", "data/nas/entangled_cell_fashion_mnist.csv",
-                  "n0,n1,n2,r0,r1,r2", "test_acc", 4096, 0.9163);
+        published("entangled-cell", "data/nas/entangled_cell_fashion_mnist.csv", "n0,n1,n2,r0,r1,r2", "test_acc", 4096,
+                  0.9163);
     }
 END_TEST
 
