@@ -159,7 +159,8 @@ typedef enum choice_rule { FIRST, UNSPLIT, SQUARE } choice_rule;
 
 /* Gradients of weights are sums over so many rows that the heuristic likes to split them, though the sums of the parts are another pass over memory: UNSPLIT takes what fills the
  * chip once without that, where it is offered (0.105 ms for 0.115, of 768 x 3072 and 16,384 rows). Activations and their gradients, many rows of some hundred: SQUARE takes tiles of
- * 128 x 128 by pairs of blocks (0.140 ms for 0.164 with gelu, 0.031 for 0.035 without, 0.160 for 0.177 with its gradient); a product that also adds is better off with the first. */
+ * 128 x 128 by pairs of blocks (0.140 ms for 0.164 with gelu, 0.031 for 0.035 without, 0.160 for 0.177 with its gradient), else of little more (0.079 for 0.092, 2304 wide); a
+ * product that also adds is better off with the first. */
 static choice_rule rule_for(const gemm_key *k)
 {
     if (k->ab != KN_BF16 || k->batch > 1)
@@ -178,15 +179,34 @@ static uint32_t config(const cublasLtMatmulHeuristicResult_t *r, cublasLtMatmulA
     return value;
 }
 
-static bool follows(const cublasLtMatmulHeuristicResult_t *r, choice_rule rule)
+/* How well an algorithm follows a rule; 0: not. */
+static int follows(const cublasLtMatmulHeuristicResult_t *r, choice_rule rule)
 {
     const uint32_t cluster = config(r, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID);
     if (config(r, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1)
-        return false;
+        return 0;
     if (rule == UNSPLIT)
         return r->wavesCount > 0.85f && r->wavesCount <= 1;
-    return config(r, CUBLASLT_ALGO_CONFIG_TILE_ID) == CUBLASLT_MATMUL_TILE_128x128 &&
-           (cluster == CUBLASLT_CLUSTER_SHAPE_2x1x1 || cluster == CUBLASLT_CLUSTER_SHAPE_1x2x1);
+    if (cluster != CUBLASLT_CLUSTER_SHAPE_2x1x1 && cluster != CUBLASLT_CLUSTER_SHAPE_1x2x1)
+        return 0;
+    switch (config(r, CUBLASLT_ALGO_CONFIG_TILE_ID)) {
+    case CUBLASLT_MATMUL_TILE_128x128: return 2;
+    case CUBLASLT_MATMUL_TILE_128x160:
+    case CUBLASLT_MATMUL_TILE_144x128:
+    case CUBLASLT_MATMUL_TILE_176x128: return 1;
+    default: return 0;
+    }
+}
+
+static int pick(const cublasLtMatmulHeuristicResult_t *r, int n, choice_rule rule)
+{
+    int best = 0, rank = 0;
+    for (int i = 0; i < n && rule != FIRST; i++)
+        if (follows(&r[i], rule) > rank) {
+            rank = follows(&r[i], rule);
+            best = i;
+        }
+    return best;
 }
 
 static cublasStatus_t choose(kn_cuda_device *dev, gemm_entry *e, const gemm_key *k)
@@ -194,7 +214,7 @@ static cublasStatus_t choose(kn_cuda_device *dev, gemm_entry *e, const gemm_key 
     cublasLtMatmulPreference_t pref;
     cublasLtMatmulHeuristicResult_t r[CHOICES];
     const choice_rule rule = rule_for(k);
-    int found = 0, best = 0;
+    int found = 0;
     uint32_t align = k->align,
              deterministic = CUBLASLT_REDUCTION_SCHEME_MASK & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_INPLACE;
     cublasStatus_t s = cublasLtMatmulPreferenceCreate(&pref);
@@ -214,10 +234,8 @@ static cublasStatus_t choose(kn_cuda_device *dev, gemm_entry *e, const gemm_key 
     cublasLtMatmulPreferenceDestroy(pref);
     if (s == CUBLAS_STATUS_SUCCESS && found == 0)
         s = CUBLAS_STATUS_NOT_SUPPORTED;
-    while (rule != FIRST && best < found && !follows(&r[best], rule))
-        best++;
     if (s == CUBLAS_STATUS_SUCCESS)
-        e->algo = r[best < found ? best : 0].algo;
+        e->algo = r[pick(r, found, rule)].algo;
     return s;
 }
 

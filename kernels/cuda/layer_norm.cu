@@ -112,25 +112,25 @@ static __global__ void __launch_bounds__(32 * WARPS) forward_kernel(const __grid
     }
 }
 
-/* A block's sums of its warps' vectors, warp after warp, into its partial row `part`. */
+/* A block's sums of its warps' vectors, warp after warp, into its partial row `part`: each warp leaves its own in `shared`, then a thread adds a column. */
 template <int KEPT>
-static __device__ __forceinline__ void block_sums(const float v[KEPT][8], float *shared, const norm_args &a, int part,
-                                                  int warp, int lane)
+static __device__ __forceinline__ void block_sums(const float v[KEPT][8], float shared[WARPS][KEPT * 256],
+                                                  const norm_args &a, int part, int warp, int lane)
 {
-    for (int w = 0; w < WARPS; w++) {
-        if (warp == w)
 #pragma unroll
-            for (int k = 0; k < KEPT; k++)
-#pragma unroll
-                for (int e = 0; e < 8; e++) {
-                    const int c = (k * 32 + lane) * 8 + e;
-                    if (c < a.cols)
-                        shared[c] = w == 0 ? v[k][e] : shared[c] + v[k][e];
-                }
-        __syncthreads();
+    for (int k = 0; k < KEPT; k++) {
+        float4 *to = (float4 *)&shared[warp][(k * 32 + lane) * 8];
+        to[0] = make_float4(v[k][0], v[k][1], v[k][2], v[k][3]);
+        to[1] = make_float4(v[k][4], v[k][5], v[k][6], v[k][7]);
     }
-    for (int c = (int)threadIdx.x; c < a.cols; c += 32 * WARPS)
-        a.partial[((int64_t)blockIdx.x * 2 + part) * a.cols + c] = shared[c];
+    __syncthreads();
+    for (int c = (int)threadIdx.x; c < a.cols; c += 32 * WARPS) {
+        float sum = shared[0][c];
+#pragma unroll
+        for (int w = 1; w < WARPS; w++)
+            sum += shared[w][c];
+        a.partial[((int64_t)blockIdx.x * 2 + part) * a.cols + c] = sum;
+    }
     __syncthreads();
 }
 
@@ -138,7 +138,7 @@ static __device__ __forceinline__ void block_sums(const float v[KEPT][8], float 
 template <int KEPT, typename T, bool SHIFT>
 static __global__ void __launch_bounds__(32 * WARPS, 2) grad_kernel(const __grid_constant__ norm_args a)
 {
-    __shared__ float shared[KEPT * 256];
+    __shared__ __align__(16) float shared[WARPS][KEPT * 256];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float dgamma[KEPT][8] = {}, dbeta[SHIFT ? KEPT : 1][8] = {};
     kn_begin();
