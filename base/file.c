@@ -3,88 +3,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
+
+#include "base/gunzip.h"
 
 static es_status too_large(const char *path, size_t max_bytes, const char *size, es_error *err)
 {
     return es_fail(err, ES_INVALID, path, "the content is %s bytes, at most %zu are allowed", size, max_bytes);
-}
-
-/* Inflates `in` into a new buffer of at most max_bytes; concatenated members are one content, as gzip(1) has it. */
-static es_status gunzip(const char *path, const char *in, size_t n, size_t max_bytes, char **out, size_t *size,
-                        es_error *err)
-{
-    es_status s = ES_OK;
-    size_t cap = n * 4 + 64, len = 0;
-    if (cap > max_bytes)
-        cap = max_bytes;
-    char *buf = NULL;
-    z_stream z;
-    memset(&z, 0, sizeof z);
-    if (inflateInit2(&z, 15 + 16) != Z_OK)
-        return es_fail(err, ES_NO_MEMORY, path, "cannot start decompression");
-    z.next_in = (Bytef *)(uintptr_t)in; /* zlib does not write to it */
-    size_t left = n;
-    buf = malloc(cap + 1);
-    for (;;) {
-        if (!buf) {
-            s = es_fail(err, ES_NO_MEMORY, path, "no memory for %zu decompressed bytes", cap);
-            goto fail;
-        }
-        uInt give = left > INT_MAX ? INT_MAX : (uInt)left, room = cap - len > INT_MAX ? INT_MAX : (uInt)(cap - len);
-        z.avail_in = give;
-        z.avail_out = room;
-        z.next_out = (Bytef *)buf + len;
-        int rc = inflate(&z, Z_NO_FLUSH);
-        left -= give - z.avail_in;
-        len += room - z.avail_out;
-        if (rc == Z_STREAM_END) {
-            if (left == 0)
-                break;
-            inflateReset(&z);
-        } else if (rc != Z_OK && rc != Z_BUF_ERROR) {
-            s = es_fail(err, ES_CORRUPT, path, "damaged gzip content after %zu bytes: %s", len,
-                        z.msg ? z.msg : "bad data");
-            goto fail;
-        } else if (len == cap && cap < max_bytes) {
-            cap = cap * 2 > max_bytes ? max_bytes : cap * 2;
-            char *more = realloc(buf, cap + 1);
-            if (!more)
-                free(buf);
-            buf = more;
-        } else if (len == cap) {
-            /* Full at the limit: an end of stream may still follow without data, seen by inflating into one spare byte. */
-            Bytef spare;
-            z.avail_in = left > INT_MAX ? INT_MAX : (uInt)left;
-            z.avail_out = 1;
-            z.next_out = &spare;
-            uInt gave = z.avail_in;
-            rc = inflate(&z, Z_NO_FLUSH);
-            left -= gave - z.avail_in;
-            if (rc == Z_STREAM_END && z.avail_out == 1 && left == 0)
-                break;
-            s = too_large(path, max_bytes, "more decompressed", err);
-            goto fail;
-        } else if (left == 0) {
-            s = es_fail(err, ES_CORRUPT, path, "truncated gzip content: it ends after %zu decompressed bytes", len);
-            goto fail;
-        }
-    }
-    buf[len] = '\0';
-    *out = buf;
-    *size = len;
-    buf = NULL;
-fail:
-    inflateEnd(&z);
-    free(buf);
-    return s;
 }
 
 /* Reads everything fd gives; size_hint from fstat is right for plain files and 0 for pipes and /proc. */
@@ -154,10 +84,10 @@ es_status es_file_read(const char *path, size_t max_bytes, char **data, size_t *
         goto fail;
     }
     ES_GOTO(read_all(fd, path, max_bytes, (size_t)st.st_size, &raw, &n, err));
-    if (n >= 2 && (unsigned char)raw[0] == 0x1f && (unsigned char)raw[1] == 0x8b) {
+    if (es_is_gzip(raw, n)) {
         char *plain = NULL;
         size_t plain_n = 0;
-        ES_GOTO(gunzip(path, raw, n, max_bytes, &plain, &plain_n, err));
+        ES_GOTO(es_gunzip(path, raw, n, max_bytes, &plain, &plain_n, err));
         free(raw);
         raw = plain;
         n = plain_n;

@@ -290,46 +290,36 @@ static es_status server_reload(void *ctx, char text[400], es_error *err)
     return ES_OK;
 }
 
-es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)
+/* The folder is ours, and its databases are whole. */
+static es_status server_claim(dm_server *s, es_error *err)
 {
-    dm_server *s = *out = es_xcalloc(1, sizeof *s);
-    es_status status = ES_OK;
-    s->config = *config;
-    s->lock = -1;
-    status = dm_config_check(&s->config, err);
-    if (status == ES_OK)
-        status = es_file_mkdirs(s->config.dir, err);
-    if (status == ES_OK)
-        status = dm_folder_lock(s->config.dir, &s->lock, err);
-    if (status != ES_OK)
-        goto fail;
+    ES_RETURN(dm_config_check(&s->config, err));
+    ES_RETURN(es_file_mkdirs(s->config.dir, err));
+    ES_RETURN(dm_folder_lock(s->config.dir, &s->lock, err));
     snprintf(s->state_path, sizeof s->state_path, "%s/state.db", s->config.dir);
     snprintf(s->weights_path, sizeof s->weights_path, "%s/weights.db", s->config.dir);
-    status = dm_restore_finish(s->config.dir, err);
-    if (status == ES_OK)
-        status = server_weights(s, err);
-    if (status != ES_OK)
-        goto fail;
+    ES_RETURN(dm_restore_finish(s->config.dir, err));
+    return server_weights(s, err);
+}
+
+/* Everything that others reach us by; keys before sockets, sockets before who answers on them. */
+static es_status server_listen(dm_server *s, es_error *err)
+{
+    bool tcp = dm_config_has_tcp(&s->config);
     s->zmq = zmq_ctx_new();
     zmq_ctx_set(s->zmq, ZMQ_MAX_SOCKETS, 65000);
-    status = dm_auth_open(&(dm_auth_options){.zmq = s->zmq,
-                                             .keys = s->config.keys,
-                                             .curve = dm_config_has_tcp(&s->config),
-                                             .insecure = s->config.insecure},
-                          &s->auth, err);
     s->limits = dm_limits_new(&s->config.limits);
-    if (status == ES_OK && dm_config_has_tcp(&s->config))
-        status = dm_backlog_start(&(dm_backlog_options){.each = BACKLOG_EACH, .all = BACKLOG_ALL}, &s->backlog, err);
-    if (status == ES_OK)
-        status = server_sockets(s, err);
-    if (status == ES_OK)
-        status = server_data(s, err);
-    if (status != ES_OK)
-        goto fail;
-    if (s->config.http[0])
-        status = server_http(s, err);
-    if (status != ES_OK)
-        goto fail;
+    dm_auth_options auth = {.zmq = s->zmq, .keys = s->config.keys, .curve = tcp, .insecure = s->config.insecure};
+    ES_RETURN(dm_auth_open(&auth, &s->auth, err));
+    if (tcp)
+        ES_RETURN(dm_backlog_start(&(dm_backlog_options){.each = BACKLOG_EACH, .all = BACKLOG_ALL}, &s->backlog, err));
+    ES_RETURN(server_sockets(s, err));
+    ES_RETURN(server_data(s, err));
+    return s->config.http[0] ? server_http(s, err) : ES_OK;
+}
+
+static es_status server_coord(dm_server *s, es_error *err)
+{
     dm_options o = server_options(s);
     dm_env env = {.ctx = s,
                   .clock = es_clock_system(),
@@ -341,17 +331,29 @@ es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err
                   .drop_version = server_drop_version,
                   .reload = server_reload,
                   .backup = server_backup};
-    status = dm_coord_open(&o, &env, &s->coord, err);
-    if (status != ES_OK)
-        goto fail;
+    ES_RETURN(dm_coord_open(&o, &env, &s->coord, err));
     s->keep = dm_keep_new(s->coord, s->weights, s->data, s->weights_path);
     dm_keep_set(s->keep, &s->config);
+    return ES_OK;
+}
+
+es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err)
+{
+    dm_server *s = *out = es_xcalloc(1, sizeof *s);
+    s->config = *config;
+    s->lock = -1;
+    es_status status = server_claim(s, err);
+    if (status == ES_OK)
+        status = server_listen(s, err);
+    if (status == ES_OK)
+        status = server_coord(s, err);
+    if (status != ES_OK) {
+        dm_server_close(out);
+        return status;
+    }
     snprintf(s->ready, sizeof s->ready, "ready control=%s data=%s status=%s http=%s dir=%s", s->bound[0],
              dm_data_endpoint(s->data), s->status, s->http ? dm_http_address(s->http) : "", s->config.dir);
     return ES_OK;
-fail:
-    dm_server_close(out);
-    return status;
 }
 
 const char *dm_server_ready(const dm_server *s) { return s->ready; }

@@ -1,4 +1,11 @@
-/* internal.h - what weights.c (answering), drop.c (letting go, checking) and quota.c (room) share. */
+/* internal.h - what weights.c (answering), drop.c (letting go, checking) and quota.c (room) share.
+ *
+ *     es_error why = {0};
+ *     ES_RETURN(dm_quota_take(w, &who, bytes, now_ms, &why, err));
+ *     if (why.code != ES_OK) refuse with it
+ *
+ * A dm_weights is one connection to weights.db and belongs to one thread: the data thread has its own, the main thread another.
+ */
 #ifndef DM_WEIGHTS_INTERNAL_H
 #define DM_WEIGHTS_INTERNAL_H
 

@@ -1,4 +1,11 @@
-/* set.h - the inside of an sn_data, for the loader; and the making of one sample. */
+/* set.h - the inside of an sn_data, for the loader; and the making of one sample.
+ *
+ *     sn_distort g = sn_distort_draw(&augment, h, w, seed, epoch, row);         // what happens to this row in this epoch
+ *     sn_sample_make(d, sn_data_images(d, SN_TRAIN_SPLIT), row, augment.normalise, &g, out);
+ *
+ * A sample is a function of (seed, epoch, row) and nothing else, so batches may be made in any order, on any thread, or on a device (resident.h) with
+ * the same bits.
+ */
 #ifndef SN_DATA_SET_H
 #define SN_DATA_SET_H
 

@@ -1,4 +1,11 @@
-/* internal.h - the parameter table of a net by slot: what turns an abstract layer into parameter slices without a look-up by name. Internal to supernet/. */
+/* internal.h - the parameter table of a net by slot: what turns an abstract layer into parameter slices without a look-up by name.
+ *
+ *     sn_slice s[SN_OP_SLICES_MAX];                         // in a visitor of sn_walk_run, which hands out `op`
+ *     int n = sn_net_op_slices(net, op, s);                 // s[0] the weight (or gamma ...), in the order that the function names
+ *
+ * Invariants: a slot's parameters have the largest extents of all architectures, and a slice is a prefix of them (of a kernel: its centre); unit_of
+ * has an entry for each parameter of its set. For supernet/net/ and for those who reduce gradients slice by slice (train/gang.c).
+ */
 #ifndef SN_NET_INTERNAL_H
 #define SN_NET_INTERNAL_H
 

@@ -229,9 +229,28 @@ static es_status read_search(const es_yaml_node *root, sn_search_file *f, es_err
     return sn_searchfile_int(n, "restarts_from", 1, 100000, &f->options.restarts_from, err);
 }
 
-static es_status read_objectives(const es_yaml_node *root, sn_search_file *f, es_error *err)
+/* The i-th of [accuracy: max, ...], [accuracy, ...] or {accuracy: max, ...}. */
+static es_status read_objective(const es_yaml_node *n, size_t i, sn_objective *out, es_error *err)
 {
     static const char *const directions[] = {"min", "max", NULL};
+    const es_yaml_node *item = n->items[i], *map = n->kind == ES_YAML_MAP ? n : item;
+    int m = 0, up = 0;
+    if (n->kind != ES_YAML_MAP && (item->kind != ES_YAML_MAP || item->count != 1)) { /* a name alone */
+        ES_RETURN(es_yaml_enum(item, measure_names, &m, err));
+        *out = (sn_objective){(sn_measure)m, m == SN_MEASURE_ACCURACY};
+        return ES_OK;
+    }
+    size_t at = map == n ? i : 0;
+    ES_RETURN(es_yaml_check_keys(map, measure_names, err));
+    while (strcmp(measure_names[m], map->keys[at]) != 0)
+        m++;
+    ES_RETURN(es_yaml_enum(map->items[at], directions, &up, err));
+    *out = (sn_objective){(sn_measure)m, up};
+    return ES_OK;
+}
+
+static es_status read_objectives(const es_yaml_node *root, sn_search_file *f, es_error *err)
+{
     const es_yaml_node *n = es_yaml_find(root, "objectives");
     f->objectives = 2;
     f->objective[0] = f->task == SN_TASK_LANGUAGE ? (sn_objective){SN_MEASURE_BITS, false}
@@ -244,30 +263,15 @@ static es_status read_objectives(const es_yaml_node *root, sn_search_file *f, es
                             SN_OBJECTIVES_MAX);
     f->objectives = (int)n->count;
     for (size_t i = 0; i < n->count; i++) {
-        /* [accuracy: max, ...], [accuracy, ...] and {accuracy: max, ...} */
-        const es_yaml_node *item = n->items[i];
-        const char *key = n->kind == ES_YAML_MAP                          ? n->keys[i]
-                          : item->kind == ES_YAML_MAP && item->count == 1 ? item->keys[0]
-                                                                          : NULL;
-        int m = 0, up = 0;
-        if (key) {
-            while (measure_names[m] && strcmp(measure_names[m], key) != 0)
-                m++;
-            ES_RETURN(n->kind == ES_YAML_MAP ? es_yaml_check_keys(n, measure_names, err)
-                                             : es_yaml_check_keys(item, measure_names, err));
-            ES_RETURN(es_yaml_enum(n->kind == ES_YAML_MAP ? item : item->items[0], directions, &up, err));
-        } else {
-            ES_RETURN(es_yaml_enum(item, measure_names, &m, err));
-            up = m == SN_MEASURE_ACCURACY;
-        }
-        f->objective[i] = (sn_objective){(sn_measure)m, up};
+        sn_objective *o = &f->objective[i];
+        ES_RETURN(read_objective(n, i, o, err));
         for (size_t j = 0; j < i; j++)
-            if (f->objective[j].measure == (sn_measure)m)
-                return es_yaml_fail(item, err, "%s is there twice", measure_names[m]);
-        if (f->task == SN_TASK_TABLE && m == SN_MEASURE_LATENCY_MS)
-            return es_yaml_fail(item, err, "latency cannot be measured in a search of a table");
-        if (f->task != SN_TASK_LANGUAGE && m == SN_MEASURE_BITS)
-            return es_yaml_fail(item, err, "bits per character are of a language-model task");
+            if (f->objective[j].measure == o->measure)
+                return es_yaml_fail(n->items[i], err, "%s is there twice", measure_names[o->measure]);
+        if (f->task == SN_TASK_TABLE && o->measure == SN_MEASURE_LATENCY_MS)
+            return es_yaml_fail(n->items[i], err, "latency cannot be measured in a search of a table");
+        if (f->task != SN_TASK_LANGUAGE && o->measure == SN_MEASURE_BITS)
+            return es_yaml_fail(n->items[i], err, "bits per character are of a language-model task");
     }
     return ES_OK;
 }

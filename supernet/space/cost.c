@@ -1,5 +1,4 @@
-/* The cost model: one visitor of the walk. Parameters are weights, biases, tables and norms' scale and shift (not their statistics); multiply-adds those of
- * convolutions, linear layers and attention, of one sample: of tokens, a whole window. */
+/* The cost model: one visitor of the walk. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

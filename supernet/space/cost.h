@@ -1,4 +1,12 @@
-/* cost.h - parameters and multiply-adds of one abstract layer: what the cost model sums and explain prints. */
+/* cost.h - parameters and multiply-adds, layer by layer: what the cost model sums (sn_space_cost, space.h) and explain prints.
+ *
+ *     sn_layer *l; int n;
+ *     ES_RETURN(sn_space_explain(sp, arch, &l, &n, err));   // the sum of l[i].params and of l[i].macs is sn_space_cost's
+ *     free(l);
+ *
+ * Parameters are weights, biases, tables and norms' scale and shift (not their statistics). Multiply-adds are those of convolutions, linear layers and
+ * attention, for one sample: of tokens, a whole window. Everything else counts as none; `count_bias` of a space says where a published table differs.
+ */
 #ifndef SN_COST_H
 #define SN_COST_H
 

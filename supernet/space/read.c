@@ -269,32 +269,54 @@ static es_status read_fields(const es_yaml_node *n, sn_stage_spec *s, unsigned u
     return ES_OK;
 }
 
+/* `block:`, one kind or a choice of several. */
+static es_status read_kinds(const es_yaml_node *n, const sn_spec *spec, sn_stage_spec *s, es_error *err)
+{
+    const es_yaml_node *block = es_yaml_find(n, "block");
+    if (!block)
+        return es_yaml_fail(n, err, "a stage needs `block:`, the kind of its blocks");
+    ES_RETURN(read_range(block, SN_BLOCK, 0, 0, &s->range[SN_BLOCK], err));
+    for (int b = 0; b < s->range[SN_BLOCK].n; b++) {
+        const sn_block_kind *k = sn_block_kinds[s->range[SN_BLOCK].values[b]];
+        if (k->tokens != (spec->vocabulary > 0))
+            return es_yaml_fail(block, err, "%s is a block for %s, but the space's input is %s", k->name,
+                                k->tokens ? "tokens" : "images", k->tokens ? "images" : "tokens");
+    }
+    return ES_OK;
+}
+
+/* Of a stage of cells: which one. */
+static es_status read_stage_cell(const es_yaml_node *n, sn_spec *spec, sn_stage_spec *s, es_error *err)
+{
+    if (s->range[SN_BLOCK].n > 1)
+        return es_yaml_fail(es_yaml_find(n, "block"), err, "a stage of cells cannot choose between kinds");
+    ES_RETURN(read_cell_name(n, spec, &s->o.cell, err));
+    bool projects = spec->cell[s->o.cell].preprocess;
+    if (projects != (s->range[SN_WIDTH].n > 0))
+        return es_yaml_fail(n, err,
+                            projects ? "`width` is missing: this cell's input is projected to it"
+                                     : "`width` is only for cells with `input: project`; this one keeps its channels");
+    return ES_OK;
+}
+
+/* index -1: the stem, whose kind is not chosen. per_layer, act: what the space says for stages that do not. */
 static es_status read_stage(const es_yaml_node *n, sn_spec *spec, int index, bool per_layer, int act, sn_stage_spec *s,
                             es_error *err)
 {
-    ES_RETURN(es_yaml_expect(n, ES_YAML_MAP, err));
-    stage_defaults(s, spec, n, index, per_layer, act);
     bool stem = index == -1;
     int kind = 0, per = per_layer;
+    unsigned uses = 0, needs = 0;
+    ES_RETURN(es_yaml_expect(n, ES_YAML_MAP, err));
+    stage_defaults(s, spec, n, index, per_layer, act);
     sn_block_kind_find(spec->vocabulary ? "embedding" : "conv", &kind);
     snprintf(s->name, sizeof s->name, stem ? "stem" : "stages.%d", index);
-    const es_yaml_node *block = es_yaml_find(n, "block");
     set_one(&s->range[SN_BLOCK], kind);
     if (!stem) {
         ES_RETURN(es_yaml_get_enum(n, "per", per_names, &per, err));
         for (int f = 0; f < SN_FIELDS; f++)
             s->range[f].per_layer = per && f != SN_WIDTH;
-        if (!block)
-            return es_yaml_fail(n, err, "a stage needs `block:`, the kind of its blocks");
-        ES_RETURN(read_range(block, SN_BLOCK, 0, 0, &s->range[SN_BLOCK], err));
-        for (int b = 0; b < s->range[SN_BLOCK].n; b++) {
-            const sn_block_kind *k = sn_block_kinds[s->range[SN_BLOCK].values[b]];
-            if (k->tokens != (spec->vocabulary > 0))
-                return es_yaml_fail(block, err, "%s is a block for %s, but the space's input is %s", k->name,
-                                    k->tokens ? "tokens" : "images", k->tokens ? "images" : "tokens");
-        }
+        ES_RETURN(read_kinds(n, spec, s, err));
     }
-    unsigned uses = 0, needs = 0;
     for (int b = 0; b < s->range[SN_BLOCK].n; b++) {
         uses |= sn_block_kinds[s->range[SN_BLOCK].values[b]]->uses;
         needs |= sn_block_kinds[s->range[SN_BLOCK].values[b]]->needs;
@@ -309,17 +331,8 @@ static es_status read_stage(const es_yaml_node *n, sn_spec *spec, int index, boo
             return es_yaml_fail(n, err, "`%s` is missing", sn_field_names[f]);
     field_defaults(s, uses);
     ES_RETURN(read_options(n, spec, s, err));
-    if (strcmp(sn_block_kinds[s->range[SN_BLOCK].values[0]]->name, "cell") == 0) {
-        if (!block || s->range[SN_BLOCK].n > 1)
-            return es_yaml_fail(block, err, "a stage of cells cannot choose between kinds");
-        ES_RETURN(read_cell_name(n, spec, &s->o.cell, err));
-        if (spec->cell[s->o.cell].preprocess != (s->range[SN_WIDTH].n > 0))
-            return es_yaml_fail(n, err,
-                                spec->cell[s->o.cell].preprocess
-                                    ? "`width` is missing: this cell's input is projected to it"
-                                    : "`width` is only for cells with `input: project`; this one keeps its channels");
-    }
-    return ES_OK;
+    bool cells = strcmp(sn_block_kinds[s->range[SN_BLOCK].values[0]]->name, "cell") == 0;
+    return cells ? read_stage_cell(n, spec, s, err) : ES_OK;
 }
 
 static es_status read_head(const es_yaml_node *n, sn_spec *spec, int act, sn_stage_spec *s, es_error *err)
