@@ -4,7 +4,7 @@
  *     MATMUL -> ACTIVATE_MUL(gelu')      the gradient of the above: the product multiplies by the derivative at its third input
  *     MATMUL -> ADD                      the product adds its third input, a residual
  *
- * cuBLASLt's gelu is the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2), at most 4.8e-4 from the exact one: a quarter of half a bf16 step at 1. In fp32 nothing
+ * cuBLASLt's gelu is the tanh form (Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2), at most 4.8e-4 from the exact one: an eighth of half a bf16 step at 1. In fp32 nothing
  * of this is done.
  */
 #include <stdlib.h>
