@@ -165,6 +165,12 @@ void dm_coord_refuse(dm_coord *c, const dm_addr *to, uint64_t request_id, const 
     dm_coord_reply(c, to, request_id, &DM_TO_PEER(ERROR, error, &e));
 }
 
+es_status dm_coord_refused(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *why)
+{
+    dm_coord_refuse(c, to, request_id, why);
+    return ES_OK;
+}
+
 void dm_coord_done(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *how)
 {
     Espalier__Wire__Done d = ESPALIER__WIRE__DONE__INIT;
@@ -246,8 +252,7 @@ static es_status coord_dispatch(dm_coord *c, const dm_addr *from, const dm_from_
     }
     es_error why;
     es_fail(&why, ES_UNSUPPORTED, NULL, "this coordinator does not know that request");
-    dm_coord_refuse(c, from, id, &why);
-    return ES_OK;
+    return dm_coord_refused(c, from, id, &why);
 }
 
 static const ProtobufCBinaryData *worker_uid(const dm_from_peer *m)

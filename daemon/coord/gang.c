@@ -157,10 +157,8 @@ es_status dm_on_gang_offer(dm_coord *c, const dm_addr *from, uint64_t id, const 
         es_fail(&why, ES_LOST, "gang_offer.lease", "is not held by this worker as rank 0 of a gang");
     else
         why.code = ES_OK;
-    if (why.code != ES_OK) {
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
+    if (why.code != ES_OK)
+        return dm_coord_refused(c, from, id, &why);
     dm_gang *g = l->gang;
     l->heard_ms = c->now_ms;
     l->confirmed = true;

@@ -211,6 +211,8 @@ es_status dm_coord_enter(dm_coord *c,
                          es_error *err) ES_MUST_CHECK; /* begins the turn's transaction when it has not begun */
 void dm_coord_reply(dm_coord *c, const dm_addr *to, uint64_t request_id, dm_to_peer *m); /* leaves after the commit */
 void dm_coord_refuse(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *why);
+/* The same, as the end of a handler: ES_OK, since nothing is wrong with the turn. */
+es_status dm_coord_refused(dm_coord *c, const dm_addr *to, uint64_t request_id, const es_error *why);
 void dm_coord_json(dm_coord *c, const dm_addr *to, uint64_t request_id, char *json); /* takes json */
 /* An event of schemas/status.md: published after the commit, and stored when it has an id (keep). */
 typedef struct dm_event {

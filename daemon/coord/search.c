@@ -282,57 +282,59 @@ static es_status submit_limits(const dm_coord *c, const dm_search_row *r, es_err
     return ES_OK;
 }
 
+/* The search file, checked; why says what is wrong with the request. */
+static es_status submit_read(const Espalier__Wire__Submit *m, sn_search_file **file, es_error *why)
+{
+    size_t n = strlen(str(m->text)), token = strlen(str(m->token));
+    *file = NULL;
+    if (token < 1 || token > TOKEN_MAX_BYTES || strlen(str(m->user)) > NAME_MAX_BYTES)
+        return es_fail(why, ES_INVALID, "submit", "token must have 1 to %d bytes, user at most %d", TOKEN_MAX_BYTES,
+                       NAME_MAX_BYTES);
+    if (n > DM_SPEC_TEXT_MAX)
+        return es_fail(why, ES_INVALID, "submit.text", "has %zu bytes, at most %d are allowed", n, DM_SPEC_TEXT_MAX);
+    return sn_search_file_parse("search.yaml", str(m->text), n, NULL, file, why);
+}
+
+/* Takes file over, also on failure. */
+static es_status submit_add(dm_coord *c, dm_search_row *r, sn_search_file *file, es_error *err)
+{
+    dm_search *added;
+    es_status s = dm_search_insert(c->store, r, err);
+    if (s != ES_OK) {
+        sn_search_file_destroy(&file);
+        return s;
+    }
+    ES_RETURN(search_add(c, r, file, &added, err));
+    return search_event(c, added, NULL, err);
+}
+
 es_status dm_on_submit(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Submit *m, es_error *err)
 {
     es_error why;
     int64_t search;
-    const char *token = str(m->token);
-    if (!token[0] || strlen(token) > TOKEN_MAX_BYTES || strlen(str(m->user)) > NAME_MAX_BYTES) {
-        es_fail(&why, ES_INVALID, "submit", "token must have 1 to %d bytes, user at most %d", TOKEN_MAX_BYTES,
-                NAME_MAX_BYTES);
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
-    es_status s = dm_search_find_token(c->store, token, &search, err);
+    es_status s = dm_search_find_token(c->store, str(m->token), &search, err);
     if (s == ES_OK) {
         answer_submitted(c, from, id, search, true);
         return ES_OK;
     }
     if (s != ES_NOT_FOUND)
         return s;
-    sn_search_file *file = NULL;
-    size_t n = strlen(str(m->text));
-    if (n > DM_SPEC_TEXT_MAX)
-        es_fail(&why, ES_INVALID, "submit.text", "has %zu bytes, at most %d are allowed", n, DM_SPEC_TEXT_MAX);
-    else if (sn_search_file_parse("search.yaml", str(m->text), n, NULL, &file, &why) == ES_OK)
-        why.code = ES_OK;
-    if (!file) {
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
-    char user[NAME_MAX_BYTES + 1];
-    snprintf(user, sizeof user, "%s",
-             c->who.local ? str(m->user) : c->who.name); /* a key's name is not up to its holder */
+    sn_search_file *file;
+    if (submit_read(m, &file, &why) != ES_OK)
+        return dm_coord_refused(c, from, id, &why);
+    /* A key's name is not up to its holder. */
     dm_search_row r = {.token = m->token,
                        .name = file->name,
-                       .user = user,
+                       .user = dm_text(c->who.local ? str(m->user) : c->who.name),
                        .text = file->text ? file->text : m->text,
                        .priority = m->priority ? m->priority : file->priority,
                        .submitted_ms = c->wall_ms,
                        .driver = dm_text(dm_driver_for(file)->name)};
-    dm_search *added;
     if (submit_limits(c, &r, &why) != ES_OK) {
         sn_search_file_destroy(&file);
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
+        return dm_coord_refused(c, from, id, &why);
     }
-    s = dm_search_insert(c->store, &r, err);
-    if (s != ES_OK) {
-        sn_search_file_destroy(&file);
-        return s;
-    }
-    ES_RETURN(search_add(c, &r, file, &added, err));
-    ES_RETURN(search_event(c, added, NULL, err));
+    ES_RETURN(submit_add(c, &r, file, err));
     answer_submitted(c, from, id, r.id, false);
     return ES_OK;
 }
@@ -346,8 +348,7 @@ es_status dm_on_noops(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
     if (!token[0] || strlen(token) > TOKEN_MAX_BYTES || m->count < 1 || m->count > DM_NOOPS_MAX) {
         es_fail(&why, ES_INVALID, "enqueue_noop", "token must have 1 to %d bytes, count must be 1 to %d",
                 TOKEN_MAX_BYTES, DM_NOOPS_MAX);
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
+        return dm_coord_refused(c, from, id, &why);
     }
     es_status s = dm_enqueue_find(c->store, token, &search, err);
     if (s == ES_OK) {
@@ -376,8 +377,7 @@ es_status dm_on_noops(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
     }
     if (!live) {
         es_fail(&why, ES_CANCELLED, NULL, "search %" PRId64 " for zero-work jobs is over", search);
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
+        return dm_coord_refused(c, from, id, &why);
     }
     ES_RETURN(dm_job_create_noops(c->store, search, (int64_t)m->count, c->wall_ms, &first, err));
     ES_RETURN(dm_enqueue_insert(c->store, token, search, err));
@@ -494,10 +494,8 @@ es_status dm_on_command(dm_coord *c, const dm_addr *from, uint64_t id, const Esp
     case _ESPALIER__WIRE__VERB_IS_INT_SIZE:
         es_fail(&why, ES_UNSUPPORTED, "command.verb", "is %d, which this coordinator does not know", m->verb);
     }
-    if (why.code != ES_OK) {
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
+    if (why.code != ES_OK)
+        return dm_coord_refused(c, from, id, &why);
     dm_coord_done(c, from, id, &why);
     return ES_OK;
 }

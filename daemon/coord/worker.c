@@ -373,10 +373,8 @@ static void hello_answer(dm_coord *c, const dm_addr *from, uint64_t id, dm_worke
 es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Hello *m, es_error *err)
 {
     es_error why;
-    if (!hello_valid(m, &why)) {
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
-    }
+    if (!hello_valid(m, &why))
+        return dm_coord_refused(c, from, id, &why);
     dm_worker *w = dm_worker_by_uid(c, &m->worker_uid);
     if (!w) {
         char name[DM_KEY_NAME_MAX + 124]; /* whose worker it is comes first: the rest it says itself */
@@ -389,8 +387,7 @@ es_status dm_on_hello(dm_coord *c, const dm_addr *from, uint64_t id, const Espal
         memcpy(r.uid, m->worker_uid.data, 16);
         if (es_map_get(&c->worker_uids, uid_key(r.uid))) {
             es_fail(&why, ES_EXISTS, "hello.worker_uid", "looks like another worker's: choose 16 random bytes");
-            dm_coord_refuse(c, from, id, &why);
-            return ES_OK;
+            return dm_coord_refused(c, from, id, &why);
         }
         ES_RETURN(dm_worker_upsert(c->store, &r, err));
         dm_worker_text text;
@@ -429,10 +426,22 @@ static es_status progress_event(dm_coord *c, const dm_lease *l, es_error *err)
     return dm_event_end(c, &e, err);
 }
 
+/* What a heartbeat says of one lease that its worker holds. */
+static es_status lease_heard(dm_coord *c, dm_lease *l, const Espalier__Wire__Progress *p, es_error *err)
+{
+    bool moved = p->step != l->step;
+    if (p->step == 0)
+        dm_gang_send_id(c, l);
+    l->step = p->step;
+    l->steps = p->steps;
+    l->loss = p->loss;
+    l->per_second = p->per_second;
+    return moved ? progress_event(c, l, err) : ES_OK;
+}
+
 es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const Espalier__Wire__Heartbeat *m,
                           es_error *err)
 {
-    (void)err;
     dm_worker *w = dm_worker_by_uid(c, &m->worker_uid);
     if (!w || w->slots == 0) { /* slots 0: known from its leases only, since a restart */
         dm_worker_tell_unknown(c, from, id);
@@ -444,42 +453,30 @@ es_status dm_on_heartbeat(dm_coord *c, const dm_addr *from, uint64_t id, const E
         w->log = es_xstrdup(m->log);
     }
     Espalier__Wire__HeartbeatReply h = ESPALIER__WIRE__HEARTBEAT_REPLY__INIT;
-    Espalier__Wire__Lease **stop = es_xcalloc(m->n_progress * 2 + 1, sizeof *stop), **preempt = stop + m->n_progress;
-    for (size_t i = 0; i < m->n_progress; i++) {
+    h.stop = es_xcalloc(m->n_progress * 2 + 1, sizeof *h.stop);
+    h.preempt = h.stop + m->n_progress;
+    es_status s = ES_OK;
+    for (size_t i = 0; i < m->n_progress && s == ES_OK; i++) {
         const Espalier__Wire__Progress *p = m->progress[i];
         if (!p->lease)
             continue;
         dm_lease *l = dm_lease_held(c, w, p->lease);
-        if (!l) {
-            stop[h.n_stop++] = p->lease;
+        if (l) {
+            l->heard_ms = c->now_ms;
+            l->confirmed = true;
+        }
+        if (!l || (l->gang && l->gang->broken)) {
+            h.stop[h.n_stop++] = p->lease;
             continue;
         }
-        l->heard_ms = c->now_ms;
-        l->confirmed = true;
-        if (l->gang && l->gang->broken) {
-            stop[h.n_stop++] = p->lease;
-            continue;
-        }
-        if (p->step == 0)
-            dm_gang_send_id(c, l);
         if (l->preempt)
-            preempt[h.n_preempt++] = p->lease;
-        bool moved = p->step != l->step;
-        l->step = p->step;
-        l->steps = p->steps;
-        l->loss = p->loss;
-        l->per_second = p->per_second;
-        if (moved) {
-            ES_RETURN(progress_event(c, l, err));
-        }
+            h.preempt[h.n_preempt++] = p->lease;
+        s = lease_heard(c, l, p, err);
     }
-    h.stop = stop;
-    h.preempt = preempt;
-    dm_to_peer reply = DM_TO_PEER(HEARTBEAT, heartbeat, &h);
-    if (id != 0 || h.n_stop || h.n_preempt)
-        dm_coord_reply(c, from, id, &reply);
-    free(stop);
-    return ES_OK;
+    if (s == ES_OK && (id != 0 || h.n_stop || h.n_preempt))
+        dm_coord_reply(c, from, id, &DM_TO_PEER(HEARTBEAT, heartbeat, &h));
+    free(h.stop);
+    return s;
 }
 
 static es_status worker_return_all(dm_coord *c, dm_worker *w, int outcome, const char *why, es_error *err)
@@ -565,8 +562,7 @@ es_status dm_on_want(dm_coord *c, const dm_addr *from, uint64_t id, const Espali
     if (w->drained[0]) {
         es_error why;
         es_fail(&why, ES_DENIED, w->name, "this worker gets no more work: %s", w->drained);
-        dm_coord_refuse(c, from, id, &why);
-        return ES_OK;
+        return dm_coord_refused(c, from, id, &why);
     }
     /* A worker of k slots that wants n more holds at most k - n. What we count above that it never heard of: those answers were lost and are given again. */
     uint32_t n = m->slots < w->slots ? m->slots : w->slots, again = 0;
