@@ -2,11 +2,13 @@
  *
  *     build/tests/bench/bench_text SEARCH.yaml [DEVICE] [RANDOM_SUBNETS]
  *
- * The supernet of the search file as a worker trains and evaluates it, in one process: no coordinator. One line a subnet. */
+ * The supernet of the search file as a worker trains and evaluates it, in one process: no coordinator. A line with the hash of the trained weights, by which two runs can be
+ * compared bit for bit; then one a subnet. tests/bench/text_gpu.yaml is a search file for a GPU. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "base/rng.h"
 #include "base/str.h"
 #include "supernet/train/methods.h"
@@ -49,6 +51,20 @@ static void score(sn_trainer *t, const char *name, const sr_arch *a)
     free(text);
 }
 
+static void print_hash(sn_trainer *t)
+{
+    const size_t n = (size_t)kn_params_elements(kn_weights_params(t->weights));
+    float *values = malloc(n * sizeof *values);
+    char hex[ES_HASH_HEX];
+    es_hash h;
+    es_error e;
+    check(kn_weights_download(t->weights, values, &e), &e);
+    es_hash_bytes(values, n * sizeof *values, &h);
+    es_hash_hex(&h, hex);
+    printf("weights %s\n", hex);
+    free(values);
+}
+
 int main(int argc, char **argv)
 {
     sn_search_file *f = NULL;
@@ -67,6 +83,7 @@ int main(int argc, char **argv)
     check(sn_trainer_run(t, UINT64_MAX, &(sn_hooks){.progress = on_progress}, &report, &e), &e);
     printf("%llu steps in %.1f s, %.0f tokens/s\n", (unsigned long long)report.step, report.seconds,
            report.images_per_s * sn_space_positions(f->space));
+    print_hash(t);
     score(t, "largest", t->largest);
     score(t, "smallest", t->smallest);
     es_rng r = es_rng_make(f->seed, ES_USE_TEST, 0);
