@@ -15,26 +15,6 @@ bool dm_kind_trains(int kind)
            kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUBNET;
 }
 
-static int64_t backoff_ms(dm_coord *c, int failures)
-{
-    int64_t ms = c->o.backoff_ms;
-    for (int i = 1; i < failures && ms < c->o.backoff_max_ms; i++)
-        ms *= 2;
-    if (ms > c->o.backoff_max_ms)
-        ms = c->o.backoff_max_ms;
-    return ms / 2 + (int64_t)(es_rng_uniform_f64(&c->rng) * (double)ms / 2); /* half of it is jitter */
-}
-
-/* What another attempt cannot change. */
-static bool code_is_final(const char *code)
-{
-    static const es_status final[] = {ES_INVALID, ES_NOT_FOUND, ES_UNSUPPORTED, ES_INFEASIBLE, ES_VERSION};
-    for (size_t i = 0; i < sizeof final / sizeof final[0]; i++)
-        if (strcmp(code, es_status_name(final[i])) == 0)
-            return true;
-    return false;
-}
-
 es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const char *code, const char *text,
                        es_error *err)
 {
@@ -59,251 +39,6 @@ es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const 
         es_log(ES_LOG_INFO, "job %s job=%" PRId64 " attempt=%" PRId64 " search=%" PRId64 " worker=%" PRId64, state,
                l->job, l->attempt, l->search->id, l->worker->id);
     return dm_event_end(c, &e, err);
-}
-
-static es_status worker_failed_again(dm_coord *c, const dm_lease *l, const char *code, es_error *err)
-{
-    dm_worker *w = l->worker;
-    if (code_is_final(code)) /* the job's fault, not the worker's */
-        return ES_OK;
-    if (strcmp(code, "no-memory") == 0 && w->memory_bytes && (uint64_t)l->memory_bytes > w->memory_bytes)
-        return ES_OK; /* nor is it to blame for a job that was predicted not to fit */
-    w->fails_in_row++;
-    if (c->o.drain_after == 0 || w->fails_in_row < c->o.drain_after || w->drained[0])
-        return ES_OK;
-    char why[256];
-    snprintf(why, sizeof why, "%d jobs in a row failed on it, the last one with \"%s\"", w->fails_in_row, code);
-    return dm_worker_drain(c, w, why, err);
-}
-
-/* Handing a job back costs it nothing, so a worker that does nothing else would keep it for ever. A worker that leaves hands back what its slots hold. */
-static es_status worker_handed_back(dm_coord *c, const dm_lease *l, bool progress, es_error *err)
-{
-    dm_worker *w = l->worker;
-    if (progress || l->preempt || l->search->state != DM_SEARCH_RUNNING)
-        return ES_OK;
-    w->idle_returns++;
-    if (c->o.drain_after == 0 || w->idle_returns < (int)w->slots + c->o.drain_after || w->drained[0])
-        return ES_OK;
-    char why[256];
-    snprintf(why, sizeof why, "it handed back %d jobs in a row, unasked and with nothing done", w->idle_returns);
-    return dm_worker_drain(c, w, why, err);
-}
-
-static void worker_did_well(dm_worker *w) { w->fails_in_row = w->idle_returns = 0; }
-
-static es_status job_failed_for_good(dm_coord *c, dm_lease *l, const char *code, const char *text, es_error *err)
-{
-    dm_search *s = l->search;
-    dm_job_row row;
-    bool survives = false;
-    int64_t job = l->job;
-    char why[400];
-    dm_job_move_args m = {.id = job,
-                          .search = s->id,
-                          .from = DM_JOB_RUNNING,
-                          .to = DM_JOB_FAILED,
-                          .why = "attempts gone",
-                          .now_ms = c->wall_ms,
-                          .failures = l->failures,
-                          .losses = l->losses,
-                          .error_code = code,
-                          .error = text};
-    ES_RETURN(dm_job_move(c->store, &m, err));
-    dm_lease_drop(c, l);
-    ES_RETURN(dm_job_get(c->store, job, &row, err));
-    snprintf(why, sizeof why, "job %" PRId64 " (%s%s%s) failed: %s: %s", job, dm_job_kind_name(row.kind),
-             row.key ? " " : "", row.key ? row.key : "", code, text);
-    es_status status = s->driver->failed ? s->driver->failed(s, &row, &survives, err) : ES_OK;
-    dm_job_row_free(&row);
-    ES_RETURN(status);
-    if (survives)
-        return ES_OK;
-    return s->file ? dm_search_end(c, s, DM_SEARCH_FAILED, why, err) : ES_OK;
-}
-
-es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *code, const char *text, const char *log,
-                          es_error *err)
-{
-    dm_attempt_row a = {.job = l->job,
-                        .attempt = l->attempt,
-                        .worker = l->worker->id,
-                        .outcome = outcome,
-                        .leased_ms = l->leased_ms,
-                        .ended_ms = c->wall_ms,
-                        .error_code = code,
-                        .error = text,
-                        .log = log};
-    bool lost = outcome == DM_OUTCOME_LOST;
-    ES_RETURN(dm_attempt_insert(c->store, &a, err));
-    if (!lost) {
-        l->failures++;
-        ES_RETURN(worker_failed_again(c, l, code, err));
-    }
-    bool gone = lost ? c->o.losses_max && l->losses >= c->o.losses_max
-                     : l->failures >= c->o.failures_max || code_is_final(code);
-    ES_RETURN(dm_job_event(c, l, gone ? "failed" : "ready", code, text, err));
-    if (gone && lost) {
-        char why[160];
-        snprintf(why, sizeof why, "set aside: %d workers in a row died or fell silent while they had it", l->losses);
-        return job_failed_for_good(c, l, code, why, err);
-    }
-    if (gone)
-        return job_failed_for_good(c, l, code, text, err);
-    int64_t due = lost ? 0 : c->wall_ms + backoff_ms(c, l->failures);
-    dm_search *s = l->search;
-    dm_job_move_args m = {.id = l->job,
-                          .search = s->id,
-                          .from = DM_JOB_RUNNING,
-                          .to = DM_JOB_READY,
-                          .why = lost ? "worker lost" : "failed",
-                          .failures = l->failures,
-                          .losses = l->losses,
-                          .not_before_ms = due,
-                          .error_code = code,
-                          .error = text};
-    ES_RETURN(dm_job_move(c->store, &m, err));
-    dm_ready again = dm_lease_ready(l);
-    dm_lease_drop(c, l);
-    if (due)
-        dm_sched_later(s, due);
-    else
-        dm_sched_added(s, &again);
-    return ES_OK;
-}
-
-/* ---- results of training: a slice is over, perhaps not the job */
-
-/* steps_known: what the slice before said of the whole training; 0: this is the first. */
-static es_status training_check(dm_coord *c, const dm_job_row *row, const dm_job_spec *spec, const dm_job_result *r,
-                                bool done, uint64_t steps_known, es_error *why)
-{
-    es_hash id;
-    if (es_hash_parse(r->weights ? r->weights : "", &id, NULL) != ES_OK)
-        return es_fail(why, ES_CORRUPT, "result.weights", "\"%.80s\" is no weights version", r->weights);
-    if (r->step < spec->step || r->step > spec->until_step)
-        return es_fail(why, ES_CORRUPT, "result.step", "is %" PRIu64 ", the slice is %" PRIu64 " to %" PRIu64, r->step,
-                       spec->step, spec->until_step);
-    if (r->steps == 0)
-        return es_fail(why, ES_CORRUPT, "result.steps", "is missing: how long the whole training is");
-    if (steps_known && r->steps != steps_known)
-        return es_fail(why, ES_CORRUPT, "result.steps",
-                       "is %" PRIu64 ", the slice before said %" PRIu64 ": other data, or a broken worker", r->steps,
-                       steps_known);
-    if (done && r->step == spec->step && r->step < r->steps && spec->step < spec->until_step)
-        return es_fail(why, ES_CORRUPT, "result.step",
-                       "is still %" PRIu64 " after a slice that is said to be done: a slice is one step at least",
-                       r->step);
-    if (c->env.has_version && !c->env.has_version(c->env.ctx, r->weights))
-        return es_fail(why, ES_NOT_FOUND, "result.weights", "version %.16s is not in the weights store", r->weights);
-    /* Weights of other shapes would be the next worker's failure, and its search's. */
-    if (row->kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET && spec->step > 0 && spec->weights[0] && c->env.alike)
-        return c->env.alike(c->env.ctx, r->weights, spec->weights, why);
-    return ES_OK;
-}
-
-static es_status slice_event(dm_coord *c, const dm_lease *l, const dm_job_row *row, const dm_checkpoint *cp,
-                             es_error *err)
-{
-    dm_event e;
-    es_json *j = dm_event_begin(c, &e, "slice", l->search, l->job, true);
-    es_json_str(j, "key", row->key);
-    es_json_i64(j, "step", cp->step);
-    es_json_i64(j, "steps", cp->steps);
-    es_json_f64(j, "loss", cp->loss);
-    es_json_f64(j, "per_second", cp->per_second);
-    es_json_str(j, "weights", cp->weights);
-    return dm_event_end(c, &e, err);
-}
-
-/* Back to ready, from the new weights on. *over: nothing is left to train. */
-static es_status training_slice(dm_coord *c, dm_lease *l, const dm_job_row *row, dm_job_spec *spec,
-                                const dm_job_result *r, int outcome, bool *over, es_error *err)
-{
-    dm_checkpoint cp = {.job = l->job,
-                        .step = (int64_t)r->step,
-                        .steps = (int64_t)r->steps,
-                        .weights = r->weights,
-                        .loss = r->loss,
-                        .per_second = r->per_second,
-                        .seconds = r->seconds};
-    ES_RETURN(dm_checkpoint_insert(c->store, &cp, err));
-    ES_RETURN(dm_version_use(c->store, r->weights, l->search->id, l->job, err));
-    ES_RETURN(dm_version_keep_newest(c->store, l->job, c->o.retain.checkpoints, err));
-    bool done = outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
-    *over = r->step >= r->steps;
-    ES_RETURN(slice_event(c, l, row, &cp, err));
-    /* Only the newest checkpoint of a job is needed: the one this slice began from may go. */
-    if (c->env.drop_version && spec->weights && spec->weights[0] && strcmp(spec->weights, r->weights) != 0 &&
-        spec->step > 0)
-        dm_coord_drop_version(c, spec->weights);
-    if (*over)
-        return ES_OK;
-    dm_attempt_row a = {.job = l->job,
-                        .attempt = l->attempt,
-                        .worker = l->worker->id,
-                        .outcome = done ? DM_OUTCOME_SLICE : outcome,
-                        .leased_ms = l->leased_ms,
-                        .ended_ms = c->wall_ms};
-    ES_RETURN(dm_attempt_insert(c->store, &a, err));
-    spec->weights = r->weights;
-    spec->step = r->step;
-    if (done || spec->until_step <= r->step) /* handed back at its very end: no slice is empty */
-        spec->until_step = r->step + (uint64_t)(l->search->file ? l->search->file->supernet.slice_steps : 1);
-    dm_bytes b;
-    ES_RETURN(dm_encode(&spec->base, DM_SPEC_TEXT_MAX, &b, err));
-    dm_job_move_args m = {.id = l->job,
-                          .search = l->search->id,
-                          .from = DM_JOB_RUNNING,
-                          .to = DM_JOB_READY,
-                          .why = done ? "slice finished" : "preempted",
-                          .failures = l->failures,
-                          .spec = b.data,
-                          .spec_bytes = b.n};
-    es_status s = dm_job_move(c->store, &m, err);
-    free(b.data);
-    return s;
-}
-
-static es_status finish_training(dm_coord *c, dm_lease *l, const dm_job_row *row, const dm_job_result *r, int outcome,
-                                 bool *over, es_error *why, es_error *err)
-{
-    ProtobufCMessage *base = NULL;
-    es_status s = dm_decode(&espalier__wire__job_spec__descriptor, row->spec, row->spec_bytes, &base, err);
-    if (s != ES_OK)
-        return s;
-    dm_job_spec copy = *(dm_job_spec *)base;
-    dm_checkpoint before = {0};
-    char hex[72];
-    bool done = outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
-    *over = false;
-    s = dm_checkpoint_last(c->store, l->job, &before, hex, err);
-    if (s != ES_OK && s != ES_NOT_FOUND)
-        goto out;
-    s = training_check(c, row, &copy, r, done, (uint64_t)before.steps, why);
-    if (s == ES_OK) {
-        bool progress = r->step > copy.step;
-        why->code = ES_OK;
-        if (progress)
-            worker_did_well(l->worker);
-        s = worker_handed_back(c, l, progress, err);
-        if (s == ES_OK)
-            s = training_slice(c, l, row, &copy, r, outcome, over, err);
-        if (s == ES_OK && !*over) {
-            dm_search *search = l->search;
-            dm_ready again = dm_lease_ready(l);
-            again.losses = 0;
-            if (done)
-                dm_sched_took(l);
-            dm_lease_drop(c, l);
-            dm_sched_added(search, &again);
-        }
-    } else {
-        s = ES_OK;
-    }
-out:
-    dm_message_free(&base);
-    return s;
 }
 
 /* ---- one finished lease */
@@ -387,7 +122,7 @@ static es_status finish_done(dm_coord *c, dm_lease *l, const dm_job_row *row, co
     for (size_t i = 0; i < r->n_exported; i++)
         ES_RETURN(finish_uses(c, s->id, job, r->exported[i], err));
     ES_RETURN(dm_job_event(c, l, "done", NULL, NULL, err));
-    worker_did_well(l->worker);
+    dm_worker_did_well(l->worker);
     l->worker->jobs_done++;
     dm_sched_took(l);
     dm_lease_drop(c, l);
@@ -409,7 +144,8 @@ static es_status finish_with_result(dm_coord *c, dm_lease *l, const Espalier__Wi
         const dm_job_result *r = (const dm_job_result *)base;
         why.code = ES_OK;
         if (dm_kind_trains(row.kind))
-            s = finish_training(c, l, &row, r, (int)f->outcome, &over, &why, err);
+            s = dm_slice_finish(c, &(dm_slice){l, &row, r, f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE}, &over,
+                                &why, err);
         if (s == ES_OK && why.code == ES_OK && over &&
             (f->outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE || dm_kind_trains(row.kind)))
             s = finish_done(c, l, &row, f, r, &why, err);
@@ -433,7 +169,7 @@ static es_status finish_noop(dm_coord *c, dm_lease *l, es_error *err)
                           .why = "result committed",
                           .now_ms = c->wall_ms};
     ES_RETURN(dm_job_move(c->store, &m, err));
-    worker_did_well(l->worker);
+    dm_worker_did_well(l->worker);
     dm_count_end(c, l->kind, DM_END_DONE);
     l->worker->jobs_done++;
     dm_sched_took(l);
@@ -457,10 +193,10 @@ static es_status finish_current(dm_coord *c, dm_lease *l, const Espalier__Wire__
         l->losses = 0;
         if (f->result.len > 0 && dm_kind_trains(l->kind))
             return finish_with_result(c, l, f, err);
-        ES_RETURN(worker_handed_back(c, l, false, err));
+        ES_RETURN(dm_worker_handed_back(c, l, false, err));
         return dm_lease_return(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, "preempted", 0, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED:
-        ES_RETURN(worker_handed_back(c, l, false, err));
+        ES_RETURN(dm_worker_handed_back(c, l, false, err));
         return dm_lease_return(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_CANCELLED, "the worker stopped it", 0, err);
     case ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED:
         return dm_lease_failed(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, code,

@@ -296,11 +296,28 @@ es_status dm_on_finish(dm_coord *c, const dm_addr *from, uint64_t id, const Espa
                        es_error *err) ES_MUST_CHECK;
 es_status dm_job_event(dm_coord *c, const dm_lease *l, const char *state, const char *code, const char *text,
                        es_error *err) ES_MUST_CHECK;
-/* An attempt went wrong: another one after a pause, or the end of the job. */
-es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *code, const char *text, const char *log,
-                          es_error *err) ES_MUST_CHECK;
 /* After a job is done: those that waited only for it become ready. */
 es_status dm_job_done_release(dm_coord *c, dm_search *s, int64_t job, es_error *err) ES_MUST_CHECK;
+
+/* ---- slice.c: results of trainings */
+/* Slice of a training that a worker says has ended. */
+typedef struct dm_slice {
+    dm_lease *lease;
+    const dm_job_row *row;
+    const dm_job_result *result;
+    bool done; /* to its end; else handed back on the way */
+} dm_slice;
+/* *over: nothing is left to train, and the job is to be finished as any other. Otherwise the lease is gone and the job waits for its next slice; or
+ * the result is no answer, as why->code then says, and nothing was written. */
+es_status dm_slice_finish(dm_coord *c, const dm_slice *x, bool *over, es_error *why, es_error *err) ES_MUST_CHECK;
+
+/* ---- failure.c: attempts that went wrong */
+/* Another attempt after a pause, or the end of the job. The lease is gone then. */
+es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *code, const char *text, const char *log,
+                          es_error *err) ES_MUST_CHECK;
+/* A worker gives a job back unasked. Too many in a row with no progress in any, and it gets no more. */
+es_status dm_worker_handed_back(dm_coord *c, const dm_lease *l, bool progress, es_error *err) ES_MUST_CHECK;
+void dm_worker_did_well(dm_worker *w); /* its failures and returns are not in a row */
 
 /* ---- sched.c: who gets which job */
 es_status dm_sched_run(dm_coord *c, es_error *err) ES_MUST_CHECK;

@@ -237,8 +237,14 @@ static es_status resident_step(sn_loader *l, uint64_t step, sn_batch *out, es_er
     }
     int64_t first = (int64_t)(step % per_epoch) * l->batch + l->from;
     *out = (sn_batch){.images = l->images, .labels = l->labels, .n = l->share};
-    return sn_resident_make(l->resident, SN_ORDER_EPOCH, first, l->share, &l->augment, true, l->seed, epoch, l->images,
-                            l->labels, err);
+    sn_resident_batch b = {.order = SN_ORDER_EPOCH,
+                           .first = first,
+                           .n = l->share,
+                           .augment = &l->augment,
+                           .distort = true,
+                           .seed = l->seed,
+                           .epoch = epoch};
+    return sn_resident_make(l->resident, &b, l->images, l->labels, err);
 }
 
 size_t sn_loader_device_bytes(const sn_loader *l)
@@ -266,28 +272,34 @@ es_status sn_loader_train(sn_loader *l, uint64_t step, sn_batch *out, es_error *
     return ES_OK;
 }
 
-static es_status plain(sn_loader *l, sn_split split, const uint32_t *rows, int order, int64_t total, int64_t first,
-                       int count, sn_batch *out, es_error *err)
+/* Samples of a split in an order that does not change, as they are. */
+typedef struct fixed_order {
+    sn_split split;
+    const uint32_t *rows; /* as many as the split has samples */
+    int order;            /* the same list on the device */
+} fixed_order;
+
+static es_status plain(sn_loader *l, const fixed_order *o, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    ES_ASSERT(first >= 0 && count >= 1 && first + count <= total);
+    ES_ASSERT(first >= 0 && count >= 1 && first + count <= l->d->count[o->split]);
     ES_RETURN(reserve(l, count, err));
     if (l->resident) {
         *out = (sn_batch){.images = l->images, .labels = l->labels, .n = count};
-        return sn_resident_make(l->resident, order, first, count, &l->augment, false, 0, 0, l->images, l->labels, err);
+        sn_resident_batch b = {.order = o->order, .first = first, .n = count, .augment = &l->augment};
+        return sn_resident_make(l->resident, &b, l->images, l->labels, err);
     }
     for (int i = 0; i < count; i++)
-        put_sample(l, split, rows[first + i], 0, NULL, l->host + (size_t)i * l->sample,
+        put_sample(l, o->split, o->rows[first + i], 0, NULL, l->host + (size_t)i * l->sample,
                    l->host_labels + (size_t)i * l->labels_each);
     return upload(l, l->host, l->host_labels, count, out, err);
 }
 
 es_status sn_loader_eval(sn_loader *l, sn_split s, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, s, l->d->index[s], (int)s, l->d->count[s], first, count, out, err);
+    return plain(l, &(fixed_order){s, l->d->index[s], (int)s}, first, count, out, err);
 }
 
 es_status sn_loader_calibration(sn_loader *l, int64_t first, int count, sn_batch *out, es_error *err)
 {
-    return plain(l, SN_TRAIN_SPLIT, l->calibration, SN_ORDER_CALIBRATION, l->d->count[SN_TRAIN_SPLIT], first, count,
-                 out, err);
+    return plain(l, &(fixed_order){SN_TRAIN_SPLIT, l->calibration, SN_ORDER_CALIBRATION}, first, count, out, err);
 }

@@ -94,27 +94,26 @@ es_status sn_resident_order(sn_resident *r, int order, const uint32_t *rows, int
     return kn_device_upload(r->dev, r->rows[order], rows, bytes, err);
 }
 
-es_status sn_resident_make(sn_resident *r, int order, int64_t first, int n, const sn_augment_config *a, bool distort,
-                           uint64_t seed, uint64_t epoch, float *images, int32_t *labels, es_error *err)
+es_status sn_resident_make(sn_resident *r, const sn_resident_batch *b, float *images, int32_t *labels, es_error *err)
 {
-    int which = order == SN_TEST_SPLIT;
+    int which = b->order == SN_TEST_SPLIT;
     const sn_images *im = which ? &r->d->test : &r->d->train;
     kn_images call = {.pixels = r->set[which].pixels,
                       .dtype = im->u8 ? KN_U8 : KN_F32,
                       .labels = r->set[which].labels,
-                      .rows = (const uint32_t *)r->rows[order] + first,
-                      .n = n,
+                      .rows = (const uint32_t *)r->rows[b->order] + b->first,
+                      .n = b->n,
                       .h = im->h,
                       .w = im->w,
                       .c = im->c,
-                      .distort = distort,
-                      .pad_crop = a->pad_crop,
-                      .cutout = a->cutout,
-                      .flip = a->flip,
-                      .seed = seed,
-                      .epoch = epoch,
+                      .distort = b->distort,
+                      .pad_crop = b->augment->pad_crop,
+                      .cutout = b->augment->cutout,
+                      .flip = b->augment->flip,
+                      .seed = b->seed,
+                      .epoch = b->epoch,
                       .out = images,
                       .out_labels = labels};
-    sn_sample_scale(r->d, im, a->normalise, call.mul, call.add);
+    sn_sample_scale(r->d, im, b->augment->normalise, call.mul, call.add);
     return kn_images_make(r->dev, &call, err);
 }

@@ -62,7 +62,12 @@ says 1 "tcp://127.0.0.1:$port: the address is in use" "$d" --dir "$tmp/two" --co
 says 1 "/proc/nowhere" "$d" --dir /proc/nowhere --control "ipc://$tmp/3.c" --data "ipc://$tmp/3.w" --status "" --http ""
 says 2 "is no address: allowed is IPV4:PORT" "$d" --dir "$tmp/6" --control "ipc://$tmp/6.c" --data "ipc://$tmp/6.w" --status "" --http nonsense
 says 2 "is no endpoint: allowed are tcp://ADDRESS:PORT" "$d" --control bogus
-says 2 "is not understood" "$d" --bogus
+says 2 "'--bogus' is not understood" "$d" --bogus
+says 2 "'--dir' lacks a value" "$d" --dir
+says 2 "stray: is not understood" "$d" stray
+says 2 '--log: is "loud": allowed are debug, info, warn, error and off' "$d" --log loud
+says 2 '--log-format: is "xml": allowed are text and json' "$d" --log-format xml
+says 2 "--dir: has 300 bytes, at most 255 are allowed" "$d" --dir "$(printf 'x%.0s' $(seq 300))"
 echo "lease: 5" >"$tmp/bad.yaml"
 says 2 "bad.yaml:1:1: lease" "$d" -c "$tmp/bad.yaml"
 printf 'dir: %s/four\nlease_ms: 1000\nheartbeat_ms: 900\n' "$tmp" >"$tmp/bad2.yaml"

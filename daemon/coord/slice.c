@@ -1,0 +1,147 @@
+/* A training is handed out in slices; here one comes back, done or given up on the way, and the next one begins from its weights. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/coord/internal.h"
+#include "supernet/searchfile/searchfile.h"
+
+/* steps_known: what the slice before said of the whole training; 0: this is the first. */
+static es_status slice_check(dm_coord *c, const dm_slice *x, const dm_job_spec *spec, uint64_t steps_known,
+                             es_error *why)
+{
+    const dm_job_result *r = x->result;
+    es_hash id;
+    if (es_hash_parse(r->weights ? r->weights : "", &id, NULL) != ES_OK)
+        return es_fail(why, ES_CORRUPT, "result.weights", "\"%.80s\" is no weights version", r->weights);
+    if (r->step < spec->step || r->step > spec->until_step)
+        return es_fail(why, ES_CORRUPT, "result.step", "is %" PRIu64 ", the slice is %" PRIu64 " to %" PRIu64, r->step,
+                       spec->step, spec->until_step);
+    if (r->steps == 0)
+        return es_fail(why, ES_CORRUPT, "result.steps", "is missing: how long the whole training is");
+    if (steps_known && r->steps != steps_known)
+        return es_fail(why, ES_CORRUPT, "result.steps",
+                       "is %" PRIu64 ", the slice before said %" PRIu64 ": other data, or a broken worker", r->steps,
+                       steps_known);
+    if (x->done && r->step == spec->step && r->step < r->steps && spec->step < spec->until_step)
+        return es_fail(why, ES_CORRUPT, "result.step",
+                       "is still %" PRIu64 " after a slice that is said to be done: a slice is one step at least",
+                       r->step);
+    if (c->env.has_version && !c->env.has_version(c->env.ctx, r->weights))
+        return es_fail(why, ES_NOT_FOUND, "result.weights", "version %.16s is not in the weights store", r->weights);
+    /* Weights of other shapes would be the next worker's failure, and its search's. */
+    if (x->row->kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET && spec->step > 0 && spec->weights[0] &&
+        c->env.alike)
+        return c->env.alike(c->env.ctx, r->weights, spec->weights, why);
+    return ES_OK;
+}
+
+static es_status slice_event(dm_coord *c, const dm_slice *x, const dm_checkpoint *cp, es_error *err)
+{
+    dm_event e;
+    es_json *j = dm_event_begin(c, &e, "slice", x->lease->search, x->lease->job, true);
+    es_json_str(j, "key", x->row->key);
+    es_json_i64(j, "step", cp->step);
+    es_json_i64(j, "steps", cp->steps);
+    es_json_f64(j, "loss", cp->loss);
+    es_json_f64(j, "per_second", cp->per_second);
+    es_json_str(j, "weights", cp->weights);
+    return dm_event_end(c, &e, err);
+}
+
+/* What the slice made is a checkpoint of its job. */
+static es_status slice_keep(dm_coord *c, const dm_slice *x, const dm_job_spec *spec, es_error *err)
+{
+    const dm_lease *l = x->lease;
+    const dm_job_result *r = x->result;
+    dm_checkpoint cp = {.job = l->job,
+                        .step = (int64_t)r->step,
+                        .steps = (int64_t)r->steps,
+                        .weights = r->weights,
+                        .loss = r->loss,
+                        .per_second = r->per_second,
+                        .seconds = r->seconds};
+    ES_RETURN(dm_checkpoint_insert(c->store, &cp, err));
+    ES_RETURN(dm_version_use(c->store, r->weights, l->search->id, l->job, err));
+    ES_RETURN(dm_version_keep_newest(c->store, l->job, c->o.retain.checkpoints, err));
+    ES_RETURN(slice_event(c, x, &cp, err));
+    /* Only the newest checkpoint of a job is needed: the one this slice began from may go. */
+    if (c->env.drop_version && spec->weights && spec->weights[0] && strcmp(spec->weights, r->weights) != 0 &&
+        spec->step > 0)
+        dm_coord_drop_version(c, spec->weights);
+    return ES_OK;
+}
+
+/* Back to ready, from the new weights on. */
+static es_status slice_next(dm_coord *c, const dm_slice *x, dm_job_spec *spec, es_error *err)
+{
+    const dm_lease *l = x->lease;
+    const dm_job_result *r = x->result;
+    dm_attempt_row a = {.job = l->job,
+                        .attempt = l->attempt,
+                        .worker = l->worker->id,
+                        .outcome = x->done ? DM_OUTCOME_SLICE : ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED,
+                        .leased_ms = l->leased_ms,
+                        .ended_ms = c->wall_ms};
+    ES_RETURN(dm_attempt_insert(c->store, &a, err));
+    spec->weights = r->weights;
+    spec->step = r->step;
+    if (x->done || spec->until_step <= r->step) /* handed back at its very end: no slice is empty */
+        spec->until_step = r->step + (uint64_t)(l->search->file ? l->search->file->supernet.slice_steps : 1);
+    dm_bytes b;
+    ES_RETURN(dm_encode(&spec->base, DM_SPEC_TEXT_MAX, &b, err));
+    dm_job_move_args m = {.id = l->job,
+                          .search = l->search->id,
+                          .from = DM_JOB_RUNNING,
+                          .to = DM_JOB_READY,
+                          .why = x->done ? "slice finished" : "preempted",
+                          .failures = l->failures,
+                          .spec = b.data,
+                          .spec_bytes = b.n};
+    es_status s = dm_job_move(c->store, &m, err);
+    free(b.data);
+    return s;
+}
+
+static void slice_give_back(dm_coord *c, const dm_slice *x)
+{
+    dm_search *search = x->lease->search;
+    dm_ready again = dm_lease_ready(x->lease);
+    again.losses = 0;
+    if (x->done)
+        dm_sched_took(x->lease);
+    dm_lease_drop(c, x->lease);
+    dm_sched_added(search, &again);
+}
+
+es_status dm_slice_finish(dm_coord *c, const dm_slice *x, bool *over, es_error *why, es_error *err)
+{
+    ProtobufCMessage *base = NULL;
+    dm_checkpoint before = {0};
+    char hex[72];
+    es_status s = ES_OK;
+    *over = false;
+    ES_GOTO(dm_decode(&espalier__wire__job_spec__descriptor, x->row->spec, x->row->spec_bytes, &base, err));
+    dm_job_spec spec = *(dm_job_spec *)base;
+    s = dm_checkpoint_last(c->store, x->lease->job, &before, hex, err);
+    if (s != ES_OK && s != ES_NOT_FOUND)
+        goto fail;
+    if (slice_check(c, x, &spec, (uint64_t)before.steps, why) != ES_OK) {
+        s = ES_OK; /* why->code says so: a failed attempt */
+        goto fail;
+    }
+    why->code = ES_OK;
+    bool progress = x->result->step > spec.step;
+    if (progress)
+        dm_worker_did_well(x->lease->worker);
+    ES_GOTO(dm_worker_handed_back(c, x->lease, progress, err));
+    *over = x->result->step >= x->result->steps;
+    ES_GOTO(slice_keep(c, x, &spec, err));
+    if (!*over) {
+        ES_GOTO(slice_next(c, x, &spec, err));
+        slice_give_back(c, x);
+    }
+fail:
+    dm_message_free(&base);
+    return s;
+}
