@@ -59,9 +59,16 @@ static __device__ __forceinline__ void forward_rescue(float by[2], float sum[2],
 #pragma unroll
         for (int c = 0; c < 4; c++)
             s[n][c] = 0;
+    }
 #pragma unroll
-        for (int k = 0; k < MMA_STEPS; k++)
-            product_by_warp(s[n], q[k], tile_at(tile, n * 8 + (w.lane & 7), 2 * k + (w.lane >> 3 & 1)));
+    for (int n = 0; n < 8; n += 2) { /* 16 keys are two operands */
+        uint32_t k[MMA_STEPS][4];
+        rows_load(k, tile, n * 8, w.lane);
+#pragma unroll
+        for (int i = 0; i < MMA_STEPS; i++) {
+            product_by_warp(s[n], q[i], k[i][0], k[i][2]);
+            product_by_warp(s[n + 1], q[i], k[i][1], k[i][3]);
+        }
     }
     hide(*(float(*)[8][4])s, a, w.row, key, w.lane);
     raise(most, s);
@@ -137,13 +144,13 @@ static __device__ __forceinline__ void forward_item(const attention_args &a, rin
     r.leave_tile(lane);
 }
 
-static __device__ __forceinline__ void forward_blocks(const attention_args &a, ring_of<forward_shape> &r)
+static __device__ __forceinline__ void forward_blocks(const attention_maps &m, const attention_args &a,
+                                                      ring_of<forward_shape> &r)
 {
     const int lane = threadIdx.x % 32, warp = uniform(threadIdx.x / 32 % 4), group = uniform(threadIdx.x / 128) - 1;
     attention_item it;
-    while (r.take(a, &it)) {
-        const int row = (it.stripe + group) * TILE + 16 * warp;
-        const int tiles = stripe_tiles(a, it, it.stripe + group);
+    while (r.take(&it)) {
+        const int stripe = it.stripe + group, row = stripe * TILE + 16 * warp, tiles = stripe_tiles(a, it, stripe);
         const uint32_t own = r.own(0, group);
         if (tiles > 0) {
             forward_state f = {{}, {}, {LEAST, LEAST}, {}};
@@ -151,13 +158,13 @@ static __device__ __forceinline__ void forward_blocks(const attention_args &a, r
             forward_item(a, r, f, row, tiles, lane);
             f.sum[0] = quad_sum(f.sum[0]);
             f.sum[1] = quad_sum(f.sum[1]);
-            rows_store(f.o, 1 / f.sum[0], 1 / f.sum[1], own + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.out, it),
-                       a.out.row, row, a.tq, lane);
+            rows_put(f.o, 1 / f.sum[0], 1 / f.sum[1], own + (uint32_t)warp * 16 * MMA_ROW_BYTES, lane);
+            copy_out(&m.out[0], own, group, stripe * TILE, it.h, it.b);
             if (a.lse && lane % 4 == 0)
                 for (int k = 0; k < 2; k++)
                     if (row + (lane >> 2) + 8 * k < a.tq)
                         a.lse[(int64_t)it.row * a.tq + row + (lane >> 2) + 8 * k] =
-                            f.most[k] * a.scale + LN2 * log2f(f.sum[k]);
+                            f.most[k] * a.scale + LN2 * __log2f(f.sum[k]);
         }
         r.pass_by(it.to - tiles, lane);
         r.leave_item(lane);
@@ -177,7 +184,7 @@ static __global__ void __launch_bounds__(forward_shape::THREADS, 1)
             ring_feed(r, m, a, items);
     } else {
         registers_more<forward_shape::REGISTERS>();
-        forward_blocks(a, r);
+        forward_blocks(m, a, r);
     }
 }
 
@@ -225,5 +232,6 @@ es_status kn_attention_bf16(kn_cuda_device *dev, const attention_args *a, es_err
     ES_RETURN(kn_attention_map(&m.own[0], &a->q, a, a->tq, err));
     ES_RETURN(kn_attention_map(&m.pass[0], &a->k, a, a->tk, err));
     ES_RETURN(kn_attention_map(&m.pass[1], &a->v, a, a->tk, err));
+    ES_RETURN(kn_attention_map(&m.out[0], &a->out, a, a->tq, err));
     return ring_launch<forward_shape>(forward_kernel, dev, m, *a, err);
 }

@@ -4,32 +4,30 @@
  *     queries_kernel: stripes of queries own rows, keys and values pass; delta and lse per query go to scratch, tile by tile, as the next wants them; dq
  *     keys_kernel:    stripes of keys own rows, queries and dy pass with these; dk, dv. Rows are keys, so that p and ds are operands as they are
  *
- * In both, exponentials of a tile run beside the products that do not need them: the next scores first, then ds k (ds q), then the next dy v. */
+ * Both go by half tiles: while scores of one become p and ds, those of the next are made, and what the one before adds to the sums; a whole tile ahead would not fit the registers. */
 #include "kernels/cuda/attention_ring.cuh"
 
-using queries_shape = ring_shape<2, 3, false, 8>;
+using queries_shape = ring_shape<3, 3, false, 4>;
 using keys_shape = ring_shape<2, 2, true, 8>;
 
-/* Sum of dy y over a row: two fragments of the same rows. */
+/* Sum of x y over a row, two fragments of the same rows: the diagonal of x y^T. */
 static __device__ __forceinline__ void row_dots(const uint32_t x[MMA_STEPS][4], const uint32_t y[MMA_STEPS][4],
-                                                float dot[2])
+                                                float dot[2], int lane)
 {
-    dot[0] = dot[1] = 0;
+    const int g = lane >> 2, source = (lane & 28) | g >> 1; /* column g of 8 is in lane g / 2 of a row's four */
+    float c[2][4] = {};
 #pragma unroll
-    for (int s = 0; s < MMA_STEPS; s++)
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float2 u = __bfloat1622float2(*(const __nv_bfloat162 *)&x[s][k]),
-                   w = __bfloat1622float2(*(const __nv_bfloat162 *)&y[s][k]);
-            dot[k & 1] += u.x * w.x + u.y * w.y;
-        }
-    dot[0] = quad_sum(dot[0]);
-    dot[1] = quad_sum(dot[1]);
+    for (int s = 0; s < MMA_STEPS; s++) {
+        product_by_warp(c[0], x[s], y[s][0], y[s][2]);
+        product_by_warp(c[1], x[s], y[s][1], y[s][3]);
+    }
+    dot[0] = __shfl_sync(0xffffffffu, g & 1 ? c[0][1] : c[0][0], source);
+    dot[1] = __shfl_sync(0xffffffffu, g & 1 ? c[1][3] : c[1][2], source);
 }
 
 /* One stripe of queries; lse in bits. */
 struct queries_state {
-    uint32_t q[MMA_STEPS][4], dy[MMA_STEPS][4];
+    uint32_t q[MMA_STEPS][4], dy; /* dy stays in shared memory: there are no registers for it */
     float dq[8][4], lse[2], delta[2];
 };
 
@@ -104,38 +102,55 @@ static __device__ __forceinline__ void queries_item(const attention_args &a, rin
     r.leave_tile(lane);
 }
 
-/* lse and delta of this warp's rows, for this kernel and the next. A row that is not there gets an infinite lse: no key has a share in it. */
+/* lse of a lane's rows, in bits, on its way. A row that is not there gets an infinite one: no key has a share in it. */
+static __device__ __forceinline__ void queries_lse(const attention_args &a, const attention_item &it, float lse[2],
+                                                   int row, int lane)
+{
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        const int i = row + (lane >> 2) + 8 * k;
+        lse[k] = INFINITY;
+        if (i < a.tq)
+            asm volatile("ld.global.f32 %0, [%1];" : "=f"(lse[k]) : "l"(a.lse_in + (int64_t)it.row * a.tq + i));
+    }
+}
+/* lse and delta for keys_kernel: of two rows side by side. */
 static __device__ __forceinline__ void queries_stats(const attention_args &a, const attention_item &it,
                                                      queries_state &w, int stripe, int row, int lane)
 {
     float *stats = a.delta + ((int64_t)it.row * ((a.tq + TILE - 1) / TILE) + stripe) * 2 * TILE;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        const int i = row + (lane >> 2) + 8 * k;
-        w.lse[k] = i < a.tq ? a.lse_in[(int64_t)it.row * a.tq + i] * LOG2E : INFINITY;
+        const int i = row + (lane >> 2) + 8 * k - stripe * TILE;
+        w.lse[k] *= LOG2E;
         if (lane % 4 == 0) {
-            stats[i - stripe * TILE] = w.lse[k];
-            stats[i - stripe * TILE + TILE] = w.delta[k];
+            stats[(i >> 1) * 4 + (i & 1)] = w.lse[k];
+            stats[(i >> 1) * 4 + (i & 1) + 2] = w.delta[k];
         }
     }
 }
 
-static __device__ __forceinline__ void queries_blocks(const attention_args &a, ring_of<queries_shape> &r)
+static __device__ __forceinline__ void queries_blocks(const attention_maps &m, const attention_args &a,
+                                                      ring_of<queries_shape> &r)
 {
     const int lane = threadIdx.x % 32, warp = uniform(threadIdx.x / 32 % 4), group = uniform(threadIdx.x / 128) - 1;
     attention_item it;
-    while (r.take(a, &it)) {
+    while (r.take(&it)) {
         const int stripe = it.stripe + group, row = stripe * TILE + 16 * warp, tiles = stripe_tiles(a, it, stripe);
+        const uint32_t own = r.own(0, group);
         if (tiles > 0) {
             queries_state w = {};
+            queries_lse(a, it, w.lse, row, lane);
             rows_load(w.q, r.own(2, group), 16 * warp, lane);
-            rows_load(w.dy, r.own(1, group), 16 * warp, lane);
-            row_dots(w.q, w.dy, w.delta);
+            uint32_t dy[MMA_STEPS][4];
+            rows_load(dy, r.own(1, group), 16 * warp, lane);
+            row_dots(dy, w.q, w.delta, lane);
+            w.dy = matrix_of(r.own(1, group));
+            rows_load(w.q, own, 16 * warp, lane);
             queries_stats(a, it, w, stripe, row, lane);
-            rows_load(w.q, r.own(0, group), 16 * warp, lane);
             queries_item(a, r, w, row, tiles, lane);
-            rows_store(w.dq, a.scale, a.scale, r.own(0, group) + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dq, it),
-                       a.dq.row, row, a.tq, lane);
+            rows_put(w.dq, a.scale, a.scale, own + (uint32_t)warp * 16 * MMA_ROW_BYTES, lane);
+            copy_out(&m.out[0], own, group, stripe * TILE, it.h, it.b);
         }
         r.pass_by(it.to - tiles, lane);
         r.leave_item(lane);
@@ -155,7 +170,7 @@ static __global__ void __launch_bounds__(queries_shape::THREADS, 1)
             ring_feed(r, m, a, items);
     } else {
         registers_more<queries_shape::REGISTERS>();
-        queries_blocks(a, r);
+        queries_blocks(m, a, r);
     }
 }
 
@@ -165,26 +180,22 @@ struct keys_state {
     float dk[8][4], dv[8][4];
 };
 
-static __device__ __forceinline__ float2 stat_at(uint32_t stats, int n, int lane)
-{
-    float2 x;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(x.x), "=f"(x.y)
-                 : "r"(stats + (uint32_t)(n * 8 + 2 * (lane & 3)) * 4));
-    return x;
-}
-/* Half a tile's scores become p and ds; `query` is its first. */
+/* Half a tile's scores become p and ds; `query` is its first, `stats` theirs: lse and delta of two. */
 static __device__ __forceinline__ void keys_scores(const attention_args &a, half_tile &x, uint32_t stats, int key,
                                                    int query, int lane)
 {
     const float scale = a.scale * LOG2E;
+    float4 of[4];
 #pragma unroll
-    for (int n = 0; n < 4; n++) {
-        const float2 lse = stat_at(stats, n, lane);
+    for (int n = 0; n < 4; n++)
+        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(of[n].x), "=f"(of[n].y), "=f"(of[n].z), "=f"(of[n].w)
+                     : "r"(stats + (uint32_t)(n * 4 + (lane & 3)) * 16));
+#pragma unroll
+    for (int n = 0; n < 4; n++)
 #pragma unroll
         for (int c = 0; c < 4; c++)
-            x.s[n][c] = exp2_fast(fmaf(x.s[n][c], scale, -(c & 1 ? lse.y : lse.x)));
-    }
+            x.s[n][c] = exp2_fast(fmaf(x.s[n][c], scale, -(c & 1 ? of[n].y : of[n].x)));
     if (a.causal && query + a.past < key + 15) /* not all queries see this warp's last key */
 #pragma unroll
         for (int n = 0; n < 4; n++)
@@ -193,12 +204,10 @@ static __device__ __forceinline__ void keys_scores(const attention_args &a, half
                 if (query + n * 8 + 2 * (lane & 3) + (c & 1) + a.past < key + (lane >> 2) + 8 * (c >> 1))
                     x.s[n][c] = 0;
 #pragma unroll
-    for (int n = 0; n < 4; n++) {
-        const float2 delta = stat_at(stats + TILE * 4, n, lane);
+    for (int n = 0; n < 4; n++)
 #pragma unroll
         for (int c = 0; c < 4; c++)
-            x.dp[n][c] = x.s[n][c] * (x.dp[n][c] - (c & 1 ? delta.y : delta.x));
-    }
+            x.dp[n][c] = x.s[n][c] * (x.dp[n][c] - (c & 1 ? of[n].w : of[n].z));
 }
 
 /* As queries_step. */
@@ -220,7 +229,7 @@ static __device__ __forceinline__ void keys_step(const attention_args &a, ring_o
         product_add(f.dk, ds, r.first(behind), 32 * (1 - H));
     }
     products_commit();
-    keys_scores(a, now, r.stats(n) + 32 * H * 4, key, query + 32 * H, lane);
+    keys_scores(a, now, r.stats(n) + 32 * H * 8, key, query + 32 * H, lane);
     products_wait<0>();
     if (BEHIND && H == 0)
         r.leave_tile(lane);
@@ -255,11 +264,12 @@ static __device__ __forceinline__ void keys_item(const attention_args &a, ring_o
     r.leave_tile(lane);
 }
 
-static __device__ __forceinline__ void keys_blocks(const attention_args &a, ring_of<keys_shape> &r)
+static __device__ __forceinline__ void keys_blocks(const attention_maps &m, const attention_args &a,
+                                                   ring_of<keys_shape> &r)
 {
     const int lane = threadIdx.x % 32, warp = uniform(threadIdx.x / 32 % 4), group = uniform(threadIdx.x / 128) - 1;
     attention_item it;
-    while (r.take(a, &it)) {
+    while (r.take(&it)) {
         const int first = (it.stripe + group) * TILE, key = first + 16 * warp;
         int from =
             a.causal && first > a.past ? (first - a.past) / TILE : 0; /* the first queries to see any of these keys */
@@ -267,14 +277,16 @@ static __device__ __forceinline__ void keys_blocks(const attention_args &a, ring
             from = it.to;
         r.pass_by(from - it.from, lane);
         if (from < it.to) {
+            const uint32_t own_k = r.own(0, group), own_v = r.own(1, group);
+            const uint32_t rows = (uint32_t)warp * 16 * MMA_ROW_BYTES;
             keys_state w = {};
-            rows_load(w.k, r.own(0, group), 16 * warp, lane);
-            rows_load(w.v, r.own(1, group), 16 * warp, lane);
+            rows_load(w.k, own_k, 16 * warp, lane);
+            rows_load(w.v, own_v, 16 * warp, lane);
             keys_item(a, r, w, key, from, it.to, lane);
-            rows_store(w.dk, a.scale, a.scale, r.own(0, group) + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dk, it),
-                       a.dk.row, key, a.tk, lane);
-            rows_store(w.dv, 1, 1, r.own(1, group) + (uint32_t)warp * 16 * MMA_ROW_BYTES, at(a.dv, it), a.dv.row, key,
-                       a.tk, lane);
+            rows_put(w.dk, a.scale, a.scale, own_k + rows, lane);
+            rows_put(w.dv, 1, 1, own_v + rows, lane);
+            copy_out(&m.out[0], own_k, group, first, it.h, it.b);
+            copy_out(&m.out[1], own_v, group, first, it.h, it.b);
         }
         r.leave_item(lane);
     }
@@ -293,7 +305,7 @@ static __global__ void __launch_bounds__(keys_shape::THREADS, 1)
             ring_feed(r, m, a, items);
     } else {
         registers_more<keys_shape::REGISTERS>();
-        keys_blocks(a, r);
+        keys_blocks(m, a, r);
     }
 }
 
@@ -304,13 +316,16 @@ size_t kn_attention_bf16_scratch(const attention_args *a)
 
 es_status kn_attention_bf16_grad(kn_cuda_device *dev, const attention_args *a, es_error *err)
 {
-    CUtensorMap q, k, v, y, dy;
+    CUtensorMap q, k, v, y, dy, dq, dk, dv;
     ES_RETURN(kn_attention_map(&q, &a->q, a, a->tq, err));
     ES_RETURN(kn_attention_map(&k, &a->k, a, a->tk, err));
     ES_RETURN(kn_attention_map(&v, &a->v, a, a->tk, err));
     ES_RETURN(kn_attention_map(&y, &a->y, a, a->tq, err));
     ES_RETURN(kn_attention_map(&dy, &a->dy, a, a->tq, err));
-    const attention_maps queries = {{q, dy, y}, {k, v}}, keys = {{k, v}, {q, dy}};
+    ES_RETURN(kn_attention_map(&dq, &a->dq, a, a->tq, err));
+    ES_RETURN(kn_attention_map(&dk, &a->dk, a, a->tk, err));
+    ES_RETURN(kn_attention_map(&dv, &a->dv, a, a->tk, err));
+    const attention_maps queries = {{q, dy, y}, {k, v}, {dq}}, keys = {{k, v}, {q, dy}, {dk, dv}};
     ES_RETURN(ring_launch<queries_shape>(queries_kernel, dev, queries, *a, err));
     return ring_launch<keys_shape>(keys_kernel, dev, keys, *a, err);
 }

@@ -86,6 +86,19 @@ static __device__ __forceinline__ void product_turned(float (&c)[TILES][4], cons
         product<0>(c, a[s], matrix_at(tile, from * MMA_ROW_BYTES + s * 32), s > 0);
 }
 
+/* The same for half a tile with `a` in shared memory too (64 rows, given by matrix_of): no registers for it, but half again as long. */
+static __device__ __forceinline__ void product_turned(float (&c)[4][4], uint32_t a, uint32_t tile, int from = 0)
+{
+#pragma unroll
+    for (int s = 0; s < MMA_STEPS; s++)
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+                     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, 0, 0;\n}\n"
+                     : WGMMA_16(c, 0), WGMMA_16(c, 1), WGMMA_16(c, 2), WGMMA_16(c, 3)
+                     : "l"(matrix_at(a, s * 32)), "l"(matrix_at(tile, from * MMA_ROW_BYTES + s * 32)),
+                       "r"((int)(s > 0)));
+}
+
 /* c[64 x 64] += a[64 x 16 STEPS] (rows `from` ... of the tile) */
 template <int STEPS>
 static __device__ __forceinline__ void product_add(float (&c)[8][4], const uint32_t (&a)[STEPS][4], uint32_t tile,
@@ -113,19 +126,14 @@ template <int STEPS> static __device__ __forceinline__ void pack_rows(uint32_t (
     }
 }
 
-/* c[16 x 8] += a[16 x 16] b^T by one warp: 8 rows of 16 of a tile, whose halves' addresses are given by lanes 0 to 15. */
-static __device__ __forceinline__ void product_by_warp(float c[4], const uint32_t a[4], uint32_t rows)
+/* c[16 x 8] += a[16 x 16] b^T by one warp. */
+static __device__ __forceinline__ void product_by_warp(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
-    uint32_t b[2];
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(b[0]), "=r"(b[1])
-                 : "r"(rows)
-                 : "memory");
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
         "%1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 static __device__ __forceinline__ float exp2_fast(float x)
@@ -135,9 +143,9 @@ static __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
-/* 16 rows of results to memory, through a warp's own 16 rows of shared memory, so that whole lines are written. */
-static __device__ __forceinline__ void rows_store(const float c[8][4], float scale_0, float scale_1, uint32_t own,
-                                                  __nv_bfloat16 *p, int64_t ld, int from, int end, int lane)
+/* 16 rows of results into the rows from `own` on of a tile in shared memory. */
+static __device__ __forceinline__ void rows_put(const float c[8][4], float scale_0, float scale_1, uint32_t own,
+                                                int lane)
 {
     const uint32_t to = tile_at(own, lane & 15, 0);
     __syncwarp();
@@ -149,19 +157,6 @@ static __device__ __forceinline__ void rows_store(const float c[8][4], float sca
                      "r"(pack(c[n + 1][0] * scale_0, c[n + 1][1] * scale_0)),
                      "r"(pack(c[n + 1][2] * scale_1, c[n + 1][3] * scale_1))
                      : "memory");
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int row = i * 4 + (lane >> 3), chunk = lane & 7;
-        uint4 v;
-        asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                     : "r"(tile_at(own, row, chunk)));
-        if (from + row < end)
-            asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p + (from + row) * ld + chunk * 8), "r"(v.x),
-                         "r"(v.y), "r"(v.z), "r"(v.w)
-                         : "memory");
-    }
 }
 
 #endif

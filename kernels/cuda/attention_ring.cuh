@@ -6,7 +6,7 @@
  *
  *     ring_of<own> r;                                    barriers and addresses, the same in all threads
  *     if (producer) ring_feed(r, maps, a, items);
- *     else while (r.take(a, &it)) { ... r.wait_tile(n); ... r.leave_tile(lane); ... r.leave_item(lane); }
+ *     else while (r.take(&it)) { ... r.wait_tile(n); ... r.leave_tile(lane); ... r.leave_item(lane); }
  *
  * Items are numbered longest first (within groups of heads whose rows fit the second-level cache) and taken by a counter: who does what differs from run to run,
  * what an item's result is does not. The counter wraps to zero with the last item asked for, so it is zero between kernels.
@@ -25,13 +25,13 @@ static const float LEAST = -1e30f; /* a maximum of nothing: finite, so that diff
 enum {
     TILE = 64, /* rows of a stripe, and that pass by at once */
     TILE_BYTES = TILE * MMA_ROW_BYTES,
-    STATS_BYTES = 2 * TILE * 4, /* of a tile of queries: log2 of the sum of exponentials, delta */
+    STATS_BYTES = 2 * TILE * 4, /* of a tile of queries, by two: lse in bits, delta */
     HEADS_TOGETHER = 64,        /* keys and values, or queries and dy, of 64 heads of 1,024: 16 MB */
 };
 
 /* Boxes of 64 rows of one head. Rows behind the end arrive as zeros. */
 struct attention_maps {
-    CUtensorMap own[3], pass[2];
+    CUtensorMap own[3], pass[2], out[2]; /* out: what belongs to own rows */
 };
 
 /* What a kernel's blocks are made of. */
@@ -51,14 +51,15 @@ template <int GROUPS_, int OWN_, bool KEYS_, int STAGES_> struct ring_shape {
         SLOT_BYTES = OWN * GROUPS * TILE_BYTES,
         STATS_AT = STAGES * STAGE_STEP + 2 * SLOT_BYTES,
         BARRIERS_AT = STATS_AT + (KEYS ? STAGES * STATS_BYTES : 0),
-        SHARED = BARRIERS_AT + 16 * STAGES + 48 + 1024, /* the base is aligned to 1,024 */
+        SHARED = BARRIERS_AT + 16 * STAGES + 96 + 1024, /* the base is aligned to 1,024 */
     };
     static_assert(SHARED <= 227 << 10, "shared memory of a multiprocessor");
 };
 
 struct attention_item {
-    int b, h, stripe;  /* stripe: the first one's number; may be negative, or behind the end: nothing to do */
-    int from, to, row; /* tiles that pass; row of [n, heads] */
+    int b, h, row,
+        stripe; /* row: of [n, heads]; stripe: the first one's number; may be negative, or behind the end: nothing to do */
+    int from, to; /* tiles that pass; from < 0: no item, the end */
 };
 
 /* Item k of all, from the one with the most work to that with the least, head by head. */
@@ -90,11 +91,6 @@ template <typename S> static inline int item_count(const attention_args &a)
 /* The same in all lanes, and the compiler knows. */
 static __device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
-/* Rows of one head: where row 0 begins. */
-static __device__ __forceinline__ __nv_bfloat16 *at(const attention_rows &x, const attention_item &it)
-{
-    return (__nv_bfloat16 *)x.p + it.b * x.sample + it.h * x.head;
-}
 /* Tiles of keys that queries of a stripe see; 0 for a stripe that is not there. */
 static __device__ __forceinline__ int stripe_tiles(const attention_args &a, const attention_item &it, int stripe)
 {
@@ -160,6 +156,17 @@ static __device__ __forceinline__ void copy_tile(uint32_t to, const CUtensorMap 
                  "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(h), "r"(b)
                  : "memory");
 }
+/* A whole warpgroup, when all have written their rows of a tile: from there to memory, but for rows behind the end. Read when ring_of.leave_item returns. */
+static __device__ __forceinline__ void copy_out(const CUtensorMap *map, uint32_t from, int group, int row, int h, int b)
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
+    if (threadIdx.x % 128 == 0)
+        asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];\n"
+                     "cp.async.bulk.commit_group;" ::"l"(map),
+                     "r"(from), "r"(0), "r"(row), "r"(h), "r"(b)
+                     : "memory");
+}
 static __device__ __forceinline__ void copy_bytes(uint32_t to, const void *from, int bytes, uint32_t barrier)
 {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
@@ -178,7 +185,10 @@ template <typename S> struct ring_of {
         return base + S::BARRIERS_AT + 16 * S::STAGES + 8 * (n % 2);
     }
     __device__ __forceinline__ uint32_t slot_free(uint32_t n) const { return slot_full(n) + 16; }
-    __device__ __forceinline__ uint32_t slot_item(uint32_t n) const { return slot_full(n) + 32; }
+    __device__ __forceinline__ uint32_t slot_item(uint32_t n) const
+    {
+        return base + S::BARRIERS_AT + 16 * S::STAGES + 32 + n % 2 * 32;
+    }
     /* Tile n of the first of the two operands that pass, and of the second; as matrices. */
     __device__ __forceinline__ uint32_t passing(uint32_t n) const { return base + stage(n) * S::STAGE_STEP; }
     __device__ __forceinline__ uint32_t first(uint32_t n) const
@@ -213,23 +223,37 @@ template <typename S> struct ring_of {
     }
 
     /* By warps that compute: the next item, whose rows are in `own`; false: there is none. */
-    __device__ __forceinline__ bool take(const attention_args &a, attention_item *it) const
+    __device__ __forceinline__ bool take(attention_item *it) const
     {
-        int k;
         barrier_wait(slot_full(item), item >> 1 & 1);
-        asm volatile("ld.shared.b32 %0, [%1];" : "=r"(k) : "r"(slot_item(item)) : "memory");
-        k = uniform(k);
-        if (k < 0)
-            return false;
-        *it = item_at<S>(a, k);
-        return true;
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(it->b), "=r"(it->h), "=r"(it->row), "=r"(it->stripe)
+                     : "r"(slot_item(item))
+                     : "memory");
+        asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+                     : "=r"(it->from), "=r"(it->to)
+                     : "r"(slot_item(item) + 16)
+                     : "memory");
+        it->stripe = uniform(it->stripe), it->from = uniform(it->from), it->to = uniform(it->to);
+        return it->from >= 0;
+    }
+    /* By the feeding thread, before the barrier is told of what comes. */
+    __device__ __forceinline__ void tell(const attention_item &it) const
+    {
+        asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(slot_item(item)), "r"(it.b), "r"(it.h),
+                     "r"(it.row), "r"(it.stripe)
+                     : "memory");
+        asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(slot_item(item) + 16), "r"(it.from), "r"(it.to)
+                     : "memory");
     }
     __device__ __forceinline__ void leave_item(int lane)
     {
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); /* results lay where the next rows are copied */
         __syncwarp();
-        if (lane == 0)
+        if (lane == 0) {
+            asm volatile("cp.async.bulk.wait_group.read 0;" ::
+                             : "memory"); /* results lie where the next rows are copied */
             barrier_arrive(slot_free(item));
+        }
         item++;
     }
     __device__ __forceinline__ void wait_tile(uint32_t n) const { barrier_wait(tile_full(n), n / S::STAGES & 1); }
@@ -258,12 +282,15 @@ static __device__ __forceinline__ void ring_feed(ring_of<S> &r, const attention_
         const uint32_t slot = r.slot_full(r.item);
         const bool last = k >= items;
         barrier_wait(r.slot_free(r.item), ~r.item >> 1 & 1);
-        asm volatile("st.shared.b32 [%0], %1;" ::"r"(r.slot_item(r.item)), "r"(last ? -1 : k) : "memory");
+        attention_item it = {};
+        it.from = -1;
+        if (!last)
+            it = item_at<S>(a, k);
+        r.tell(it);
         if (last) {
             barrier_arrive(slot);
             return;
         }
-        const attention_item it = item_at<S>(a, k);
         barrier_expect(slot, S::SLOT_BYTES);
 #pragma unroll
         for (int o = 0; o < S::OWN; o++)
