@@ -19,6 +19,7 @@
 #include "daemon/auth/auth.h"
 #include "daemon/auth/backlog.h"
 #include "daemon/auth/limits.h"
+#include "daemon/backup/damaged_log.h"
 #include "daemon/backup/restore.h"
 #include "daemon/backup/set.h"
 #include "daemon/http/http.h"
@@ -205,11 +206,16 @@ es_status dm_server_check(const dm_config *config, es_error *err)
 {
     dm_backup_info info;
     int lock = -1;
-    char state[600];
+    char state[600], weights[600];
     snprintf(state, sizeof state, "%s/state.db", config->dir);
+    snprintf(weights, sizeof weights, "%s/weights.db", config->dir);
     if (!es_file_exists(state))
         return es_fail(err, ES_NOT_FOUND, state, "there is no database to check");
     es_status status = dm_folder_lock(config->dir, &lock, err);
+    if (status == ES_OK) /* before anything is opened, which drops what is damaged */
+        status = dm_damaged_log_check(state, err);
+    if (status == ES_OK)
+        status = dm_damaged_log_check(weights, err);
     if (status == ES_OK)
         status = dm_backup_inspect(config->dir, NULL, NULL, &info, err);
     if (lock >= 0)
@@ -299,6 +305,8 @@ static es_status server_claim(dm_server *s, es_error *err)
     snprintf(s->state_path, sizeof s->state_path, "%s/state.db", s->config.dir);
     snprintf(s->weights_path, sizeof s->weights_path, "%s/weights.db", s->config.dir);
     ES_RETURN(dm_restore_finish(s->config.dir, err));
+    dm_damaged_log_tell(s->state_path, s->config.backup_dir);
+    dm_damaged_log_tell(s->weights_path, s->config.backup_dir);
     return server_weights(s, err);
 }
 

@@ -79,6 +79,35 @@ def restored_searches_go_on(rig):
     check("are whole" in espalierd(rig, "--check").stdout, "whole in the end")
 
 
+def a_damaged_log_is_not_dropped_in_silence(rig):
+    """SQLite drops a bad frame of its log and what follows without a word; those commits had been acknowledged."""
+    path = rig.search("small", epochs=60)
+    coordinator = rig.coordinator()
+    made = rig.good("backup").split(":")[0]
+    for _ in range(6):
+        rig.good("pause", rig.submit(path))
+    coordinator.kill()
+    coordinator.wait()
+    log = rig.path("state", "state.db-wal")
+    with open(log, "r+b") as f:  # in the page of a frame, two thirds into the log
+        at = 32 + (os.path.getsize(log) - 32) // 4120 * 2 // 3 * 4120 + 24 + 500
+        f.seek(at)
+        old = f.read(1)
+        f.seek(at)
+        f.write(bytes([old[0] ^ 1]))
+    r = espalierd(rig, "--check")
+    check(r.returncode == 1 and "state.db-wal: is damaged at frame" in r.stderr and "the last good backup is %s (" % made in r.stderr, r.stderr)
+    coordinator = rig.coordinator()
+    with open(rig.path("espalierd.log")) as f:
+        said = f.read()
+    check("state.db-wal is damaged at frame" in said and "had been acknowledged" in said, said[-3000:])
+    check("the last good backup is %s" % made in said, said[-3000:])
+    check(os.path.getsize(log + ".damaged") > at, "the log is kept")
+    check(0 < len(rig.ask("list")["searches"]) < 6, "it goes on with what stands before the damage")
+    coordinator.send_signal(signal.SIGTERM)
+    check(rig.ends(coordinator) == 0, "ends cleanly")
+
+
 def damaged_backups_are_not_restored(rig):
     rig.coordinator()
     rig.worker()
@@ -154,4 +183,4 @@ def automatic_backups_come_and_go(rig):
     check(r.returncode == 1 and "there is no search" in r.stderr, r.stderr)
 
 
-main(restored_searches_go_on, damaged_backups_are_not_restored, automatic_backups_come_and_go)
+main(restored_searches_go_on, a_damaged_log_is_not_dropped_in_silence, damaged_backups_are_not_restored, automatic_backups_come_and_go)
