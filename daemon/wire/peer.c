@@ -11,11 +11,19 @@
 #include <string.h>
 #include <zmq.h>
 
-enum { REPEAT_FIRST_MS = 1000, REPEAT_MAX_MS = 8000, AWAY_TTL_MS = 15000, PING_MS = 5000 };
+enum {
+    REPEAT_FIRST_MS = 1000,
+    REPEAT_MAX_MS = 8000,
+    AWAY_TTL_MS = 15000,
+    PING_MS = 5000,
+    REFUSED_AGAIN_MS = 1000, /* after a handshake that failed */
+    LOST_AGAIN_MS = 10000    /* after a connection that ended, unless another is up by then */
+};
 
 struct dm_peer {
     void *ctx, *socket, *monitor;
     es_status refused; /* what the last handshake said */
+    int64_t again_ms;  /* monotonic: connect anew then; 0: no need */
     dm_login login;
     char *endpoint;
     size_t frame_max;
@@ -83,7 +91,8 @@ static es_status watch_handshakes(dm_peer *p, es_error *err)
     snprintf(name, sizeof name, "inproc://handshakes-%p", (void *)p);
     if (zmq_socket_monitor(p->socket, name,
                            ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) != 0)
+                               ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                               ZMQ_EVENT_DISCONNECTED) != 0)
         return es_fail(err, ES_IO, p->endpoint, "cannot watch the connection: %s", zmq_strerror(errno));
     p->monitor = zmq_socket(p->ctx, ZMQ_PAIR);
     /* Never full: the thread that tells would wait for us. */
@@ -93,20 +102,39 @@ static es_status watch_handshakes(dm_peer *p, es_error *err)
     return ES_OK;
 }
 
+/* libzmq connects again when a connection is cut, but never after an error of the protocol: a key that was not let in, a bit that changed on the way. */
+static void connect_again(dm_peer *p, int64_t now)
+{
+    if (p->again_ms == 0 || now < p->again_ms)
+        return;
+    p->again_ms = 0;
+    zmq_disconnect(p->socket, p->endpoint); /* what it held is said again by whoever waits for an answer */
+    if (zmq_connect(p->socket, p->endpoint) != 0)
+        p->again_ms = now + REFUSED_AGAIN_MS;
+}
+
 static void hear_handshakes(dm_peer *p)
 {
     uint8_t event[64];
     char address[256];
+    int64_t now = es_clock_mono_ms(es_clock_system());
     for (int n; (n = zmq_recv(p->monitor, event, sizeof event, ZMQ_DONTWAIT)) >= 0;) {
         uint16_t kind = 0;
         zmq_recv(p->monitor, address, sizeof address, ZMQ_DONTWAIT);
         if (n < (int)sizeof kind)
             continue;
         memcpy(&kind, event, sizeof kind);
-        p->refused = kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED     ? ES_OK
-                     : kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ? ES_DENIED
-                                                               : ES_INVALID;
+        bool up = kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+        int64_t again = now + (kind == ZMQ_EVENT_DISCONNECTED ? LOST_AGAIN_MS : REFUSED_AGAIN_MS);
+        if (up)
+            p->again_ms = 0;
+        else if (p->again_ms == 0 || again < p->again_ms)
+            p->again_ms = again;
+        if (kind == ZMQ_EVENT_DISCONNECTED)
+            continue;
+        p->refused = up ? ES_OK : kind == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH ? ES_DENIED : ES_INVALID;
     }
+    connect_again(p, now);
 }
 
 es_status dm_peer_refused(dm_peer *p, es_error *err)
