@@ -63,8 +63,6 @@ static const cl_command *const commands[] = {
 };
 // clang-format on
 
-const cl_command *const *cl_commands(void) { return commands; }
-
 int cl_fail(const es_error *err)
 {
     char line[sizeof err->where + sizeof err->text + 4];

@@ -40,7 +40,6 @@ struct cl_command {
     const char *more; /* further help; may be NULL */
 };
 
-const cl_command *const *cl_commands(void); /* NULL-terminated, in the order of the help */
 int cl_main(int argc, char **argv);
 
 const char *cl_value(const cl_args *a, const char *option); /* NULL: not given. The option is in the command's table. */

@@ -65,13 +65,6 @@ void cl_progress_show(cl_progress *p, const json_t *search)
     }
 }
 
-void cl_progress_clear(cl_progress *p)
-{
-    if (p->dirty)
-        fputs("\r\033[K", p->f);
-    p->dirty = false;
-}
-
 void cl_progress_end(cl_progress *p)
 {
     if (p->terminal && p->dirty)

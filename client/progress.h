@@ -23,8 +23,7 @@ typedef struct cl_progress {
 
 void cl_progress_begin(cl_progress *p, FILE *f);
 void cl_progress_show(cl_progress *p, const json_t *search);
-void cl_progress_clear(cl_progress *p); /* before another line is printed */
-void cl_progress_end(cl_progress *p);   /* shows what was shown last, for good */
+void cl_progress_end(cl_progress *p); /* shows what was shown last, for good */
 
 /* The line itself. */
 void cl_progress_line(const json_t *search, double elapsed_s, char *out, size_t size);

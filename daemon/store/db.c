@@ -245,10 +245,6 @@ void dm_db_rollback(dm_db *db)
     db->in_transaction = false;
 }
 
-es_status dm_db_savepoint(dm_db *db, es_error *err) { return dm_db_run(db, "SAVEPOINT one", err, ""); }
-es_status dm_db_release(dm_db *db, es_error *err) { return dm_db_run(db, "RELEASE one", err, ""); }
-void dm_db_undo(dm_db *db) { sqlite3_exec(db->handle, "ROLLBACK TO one; RELEASE one", NULL, NULL, NULL); }
-
 static es_status db_statement(dm_db *db, const char *sql, dm_stmt **out, es_error *err)
 {
     size_t at = ((uintptr_t)sql * 0x9e3779b97f4a7c15ull >> 32) % DB_STATEMENTS;

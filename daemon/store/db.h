@@ -41,10 +41,6 @@ es_status dm_db_begin(dm_db *db, es_error *err) ES_MUST_CHECK;
 es_status dm_db_commit(dm_db *db, es_error *err) ES_MUST_CHECK;
 void dm_db_rollback(dm_db *db);
 bool dm_db_in_transaction(const dm_db *db);
-/* A part of a transaction that can be taken back alone. */
-es_status dm_db_savepoint(dm_db *db, es_error *err) ES_MUST_CHECK;
-es_status dm_db_release(dm_db *db, es_error *err) ES_MUST_CHECK;
-void dm_db_undo(dm_db *db);
 
 /* Arguments by letter: i int64_t, d double, s const char * (NULL: null), b (const void *, size_t) (NULL pointer: null).
  * Texts and blobs are borrowed until dm_stmt_end. */

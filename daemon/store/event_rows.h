@@ -1,4 +1,5 @@
-/* event_rows.h - events, the newest of which are kept for `logs` and for subscribers that come late; tokens of zero-work jobs.
+/* event_rows.h - events as they were published, the newest `events_kept` of them: what happened, for whoever looks into the database afterwards. And
+ * tokens of zero-work jobs.
  *
  *     dm_event_insert(st, id, ms, search, job, "done", json, err);  // ids rise by one; the caller keeps the last (dm_event_last)
  */
@@ -10,9 +11,7 @@
 es_status dm_event_insert(dm_store *st, int64_t id, int64_t ms, int64_t search, int64_t job, const char *kind,
                           const char *json, es_error *err) ES_MUST_CHECK;
 es_status dm_event_last(dm_store *st, int64_t *id, es_error *err) ES_MUST_CHECK; /* 0: none */
-/* json texts, oldest first, ids above `after`; search 0: of everything. */
-es_status dm_event_each(dm_store *st, int64_t search, int64_t after, int64_t limit,
-                        bool (*fn)(void *ctx, int64_t id, const char *json), void *ctx, es_error *err) ES_MUST_CHECK;
+/* At most 1,000 of the oldest go at once. */
 es_status dm_event_prune(dm_store *st, int64_t keep, es_error *err) ES_MUST_CHECK;
 
 es_status dm_enqueue_find(dm_store *st, const char *token, int64_t *search, es_error *err) ES_MUST_CHECK;

@@ -2,8 +2,8 @@
  *
  *     dm_store_count(st, search, DM_JOB_READY, 1);          // with every row of `job` that appears, goes or changes its state
  *
- * The n_* columns of searches are not written with each job but once a transaction: changes are summed in `counts` and flushed at commit, around
- * savepoints, and when the slots are full. Between flushes the columns are behind the rows.
+ * The n_* columns of searches are not written with each job but once a transaction: changes are summed in `counts` and flushed at commit and when the
+ * slots are full. Between flushes the columns are behind the rows.
  */
 #ifndef DM_STORE_INTERNAL_H
 #define DM_STORE_INTERNAL_H

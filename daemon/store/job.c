@@ -30,8 +30,6 @@ bool dm_job_may(dm_job_state from, dm_job_state to)
     return from >= DM_JOB_WAITING && from <= DM_JOB_CANCELLED && (successors[from] >> to & 1);
 }
 
-bool dm_job_over(dm_job_state s) { return s == DM_JOB_DONE || s == DM_JOB_FAILED || s == DM_JOB_CANCELLED; }
-
 static es_status move_row(dm_store *st, const dm_job_move_args *m, es_error *err)
 {
     dm_db *db = st->db;

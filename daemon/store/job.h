@@ -32,7 +32,6 @@ enum { DM_JOB_STATES = 7 };
 
 const char *dm_job_state_name(dm_job_state s); /* "ready": for JSON and logs */
 bool dm_job_may(dm_job_state from, dm_job_state to);
-bool dm_job_over(dm_job_state s);
 
 /* What a move writes besides the state; fields not named for the target state are ignored. */
 typedef struct dm_job_move_args {

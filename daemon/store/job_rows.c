@@ -262,11 +262,6 @@ es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_
     return s;
 }
 
-es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t n, es_error *err)
-{
-    return dm_db_run(st->db, "UPDATE job SET spec = ? WHERE id = ?", err, "bi", spec, n, id);
-}
-
 static es_status job_ids(dm_stmt *q, int64_t **ids, int *count, es_error *err)
 {
     dm_ids l = {0};

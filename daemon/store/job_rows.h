@@ -61,7 +61,6 @@ es_status dm_job_failed_after(dm_store *st, int64_t search, char key[DM_JOB_KEY_
 /* All jobs that have a key (drivers' jobs), in order of creation: for `show`. Without spec and result. */
 es_status dm_job_each_keyed(dm_store *st, int64_t search, int64_t after, int64_t limit,
                             bool (*fn)(void *ctx, const dm_job_row *r), void *ctx, es_error *err) ES_MUST_CHECK;
-es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t n, es_error *err) ES_MUST_CHECK;
 /* Jobs that need `id`: after it is done, counts down; those that wait for nothing more come back in *ready (caller frees). */
 es_status dm_job_release(dm_store *st, int64_t id, int64_t **ready, int *count, es_error *err) ES_MUST_CHECK;
 /* All that wait on `id` (caller frees). */

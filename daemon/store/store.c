@@ -54,25 +54,6 @@ void dm_store_rollback(dm_store *st)
 
 bool dm_store_in_transaction(const dm_store *st) { return dm_db_in_transaction(st->db); }
 
-/* Counts are flushed around a savepoint, so that taking it back takes its counts back. */
-es_status dm_store_savepoint(dm_store *st, es_error *err)
-{
-    ES_RETURN(dm_store_flush_counts(st, err));
-    return dm_db_savepoint(st->db, err);
-}
-
-es_status dm_store_release(dm_store *st, es_error *err)
-{
-    ES_RETURN(dm_store_flush_counts(st, err));
-    return dm_db_release(st->db, err);
-}
-
-void dm_store_undo(dm_store *st)
-{
-    st->counted = 0;
-    dm_db_undo(st->db);
-}
-
 es_status dm_store_check(dm_store *st, es_error *err) { return dm_db_check(st->db, err); }
 
 dm_db *dm_store_db(dm_store *st) { return st->db; }

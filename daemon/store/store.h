@@ -23,9 +23,6 @@ es_status dm_store_begin(dm_store *st, es_error *err) ES_MUST_CHECK;
 es_status dm_store_commit(dm_store *st, es_error *err) ES_MUST_CHECK;
 void dm_store_rollback(dm_store *st);
 bool dm_store_in_transaction(const dm_store *st);
-es_status dm_store_savepoint(dm_store *st, es_error *err) ES_MUST_CHECK;
-es_status dm_store_release(dm_store *st, es_error *err) ES_MUST_CHECK;
-void dm_store_undo(dm_store *st);
 es_status dm_store_check(dm_store *st, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
 dm_db *dm_store_db(dm_store *st);                                    /* for dm_copy: between transactions */
 /* Told of every change of a job's state, inside the transaction: for the simulator and for tests. */

@@ -33,7 +33,6 @@
 
 typedef enum sn_split { SN_TRAIN_SPLIT, SN_VALIDATION_SPLIT, SN_TEST_SPLIT, SN_SPLITS } sn_split;
 const char *sn_split_name(sn_split s); /* "train", "validation", "test" */
-bool sn_split_parse(const char *name, sn_split *out);
 
 typedef struct sn_data sn_data;
 es_status sn_data_open(const sn_data_config *c, uint64_t seed, const sn_expect *e, sn_data **out,

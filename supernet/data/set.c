@@ -12,16 +12,6 @@ static const char *const split_names[SN_SPLITS] = {"train", "validation", "test"
 
 const char *sn_split_name(sn_split s) { return split_names[s]; }
 
-bool sn_split_parse(const char *name, sn_split *out)
-{
-    for (int i = 0; i < SN_SPLITS; i++)
-        if (strcmp(name, split_names[i]) == 0) {
-            *out = (sn_split)i;
-            return true;
-        }
-    return false;
-}
-
 static int by_value(const void *a, const void *b)
 {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;

@@ -143,8 +143,6 @@ void sn_trainer_destroy(sn_trainer **tp)
 
 uint64_t sn_train_steps(const sn_trainer *t) { return t->steps; }
 uint64_t sn_trainer_step(const sn_trainer *t) { return t->step; }
-const sn_net *sn_trainer_net(const sn_trainer *t) { return t->net; }
-
 size_t sn_trainer_memory_bytes(const sn_trainer *t)
 {
     size_t weights = (size_t)kn_params_elements(sn_net_params(t->net)) * sizeof(float);

@@ -60,7 +60,6 @@ es_status sn_trainer_load(sn_trainer *t, const sn_version *v,
                           es_error *err) ES_MUST_CHECK; /* layout, phase and the search's identity must match */
 size_t
 sn_trainer_memory_bytes(const sn_trainer *t); /* weights, optimiser, data and the workspace as far as it has grown */
-const sn_net *sn_trainer_net(const sn_trainer *t);
 
 /* The numbers are those of the wire's Phase. SUPERNET is every method but modules, and (for modules) evaluation of assembled weights. */
 typedef enum sn_phase {
