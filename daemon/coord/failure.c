@@ -6,7 +6,7 @@
 #include "daemon/coord/driver.h"
 #include "daemon/coord/internal.h"
 
-static int64_t backoff_ms(dm_coord *c, int failures)
+int64_t dm_backoff_ms(dm_coord *c, int failures)
 {
     int64_t ms = c->o.backoff_ms;
     for (int i = 1; i < failures && ms < c->o.backoff_max_ms; i++)
@@ -30,6 +30,8 @@ static es_status worker_failed_again(dm_coord *c, const dm_lease *l, const char 
 {
     dm_worker *w = l->worker;
     if (code_is_final(code)) /* the job's fault, not the worker's */
+        return ES_OK;
+    if (strcmp(code, "lost-peer") == 0) /* nobody knows which of them */
         return ES_OK;
     if (strcmp(code, "no-memory") == 0 && w->memory_bytes && (uint64_t)l->memory_bytes > w->memory_bytes)
         return ES_OK; /* nor is it to blame for a job that was predicted not to fit */
@@ -115,7 +117,7 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
     }
     if (gone)
         return job_failed_for_good(c, l, code, text, err);
-    int64_t due = lost ? 0 : c->wall_ms + backoff_ms(c, l->failures);
+    int64_t due = lost ? 0 : c->wall_ms + dm_backoff_ms(c, l->failures);
     dm_search *s = l->search;
     dm_job_move_args m = {.id = l->job,
                           .search = s->id,

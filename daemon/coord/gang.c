@@ -9,6 +9,8 @@
 #include "daemon/coord/internal.h"
 #include "supernet/searchfile/searchfile.h"
 
+enum { BROKEN_MAX = 8 }; /* then each further time is a failed attempt */
+
 int dm_gang_size(const dm_search *s, int kind)
 {
     return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET && s->file && s->file->gpus > 1 ? s->file->gpus : 1;
@@ -205,7 +207,15 @@ es_status dm_gang_finish(dm_coord *c, dm_lease *l, const Espalier__Wire__Finish 
     }
     if (g->left > 1)
         return gang_leave(c, l, err);
-    /* All have answered, nobody died: nobody's fault, but not at once again. */
+    /* All have answered, nobody died: nobody's fault, but not at once again; and not for ever, as workers that cannot reach each other never will. */
+    if (++l->search->broken_in_row > BROKEN_MAX) {
+        char why[200];
+        snprintf(why, sizeof why,
+                 "the ranks of the gang lost one another %d times in a row, with nothing done in between: can the "
+                 "workers reach each other (--address)?",
+                 l->search->broken_in_row);
+        return dm_lease_failed(c, l, ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, "lost-peer", why, f->log, err);
+    }
     return dm_lease_return(c, l, DM_OUTCOME_LOST, "the ranks of the gang lost one another",
-                           c->wall_ms + c->o.backoff_ms, err);
+                           c->wall_ms + dm_backoff_ms(c, l->search->broken_in_row), err);
 }

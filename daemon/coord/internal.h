@@ -120,6 +120,7 @@ struct dm_search {
     int64_t running;    /* leases; a gang counts once for each rank */
     uint64_t served;    /* turn counter of the last lease: ties go to who waited longest */
     bool busy;          /* the driver has more bounded work to do */
+    int broken_in_row;  /* attempts of its gang that ended without blame, and with nothing done */
     dm_hold hold;       /* of its gang, while it waits for workers */
     double took_ms[16]; /* by job kind: how long they take, a moving average; 0: unknown */
     char phase[64];
@@ -317,7 +318,8 @@ es_status dm_lease_failed(dm_coord *c, dm_lease *l, int outcome, const char *cod
                           es_error *err) ES_MUST_CHECK;
 /* A worker gives a job back unasked. Too many in a row with no progress in any, and it gets no more. */
 es_status dm_worker_handed_back(dm_coord *c, const dm_lease *l, bool progress, es_error *err) ES_MUST_CHECK;
-void dm_worker_did_well(dm_worker *w); /* its failures and returns are not in a row */
+int64_t dm_backoff_ms(dm_coord *c, int failures); /* before the next attempt */
+void dm_worker_did_well(dm_worker *w);            /* its failures and returns are not in a row */
 
 /* ---- sched.c: who gets which job */
 es_status dm_sched_run(dm_coord *c, es_error *err) ES_MUST_CHECK;

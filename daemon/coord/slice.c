@@ -132,8 +132,10 @@ es_status dm_slice_finish(dm_coord *c, const dm_slice *x, bool *over, es_error *
     }
     why->code = ES_OK;
     bool progress = x->result->step > spec.step;
-    if (progress)
+    if (progress) {
         dm_worker_did_well(x->lease->worker);
+        x->lease->search->broken_in_row = 0;
+    }
     ES_GOTO(dm_worker_handed_back(c, x->lease, progress, err));
     *over = x->result->step >= x->result->steps;
     ES_GOTO(slice_keep(c, x, &spec, err));

@@ -223,6 +223,39 @@ START_TEST(a_rank_that_lost_its_peers_ends_the_attempt_without_blame)
     }
 END_TEST
 
+/* Workers that cannot reach each other would be given the job for ever. */
+START_TEST(a_gang_that_never_meets_ends_with_the_reason)
+    {
+        world_held r[4];
+        world *w = started(r);
+        int rounds = 0;
+        for (; r[1].job && rounds < 100; rounds++) {
+            for (int i = 1; i <= 3; i++)
+                ck_assert(finished(w, i, r[i], FAILED, NULL, "lost-peer"));
+            for (int t = 0; t < 70 && world_count(w, "ready") == 1; t++) { /* the pause doubles, up to a minute */
+                w->now_ms += 1000;
+                for (int i = 1; i <= 3; i++)
+                    world_heartbeat(w, i, NULL, 0);
+                for (int i = 1; i <= 3; i++)
+                    world_want(w, i, 1);
+                world_turn(w);
+            }
+            for (int i = 1; i <= 3; i++)
+                r[i] = world_taken(w, i);
+            world_forget_sent(w);
+        }
+        ck_assert_int_eq(rounds, 8 + w->options.failures_max);
+        char *show = world_query(w, "show", 1, 0);
+        ck_assert_has(show, "\"state\": \"failed\"");
+        ck_assert_has(show, "can the workers reach each other (--address)?");
+        free(show);
+        char *workers = world_query(w, "workers", 0, 0);
+        ck_assert_ptr_null(strstr(workers, "drained"));
+        free(workers);
+        world_free(&w);
+    }
+END_TEST
+
 START_TEST(the_vanished_rank_counts_even_if_the_others_speak_first)
     {
         world_held r[4];
@@ -374,6 +407,6 @@ END_TEST
 
 ES_TEST_MAIN("gang", whole_or_not_at_all_and_of_one_machine_kind, the_id_reaches_every_rank,
              one_result_and_slots_come_back, a_silent_rank_takes_the_attempt_with_it,
-             a_rank_that_lost_its_peers_ends_the_attempt_without_blame,
+             a_rank_that_lost_its_peers_ends_the_attempt_without_blame, a_gang_that_never_meets_ends_with_the_reason,
              the_vanished_rank_counts_even_if_the_others_speak_first, a_failed_rank_is_a_failed_attempt,
              goodbye_of_a_rank, a_restart_keeps_the_gang_if_all_come_back, small_jobs_do_not_starve_a_gang_nor_it_them)
