@@ -130,7 +130,7 @@ def damaged_backups_are_not_restored(rig):
     check(r.returncode == 1 and "is no backup" in r.stderr, r.stderr)
     r = espalierd(rig, "--restore", good, "--dir", rig.path("state"), "--force")
     check(r.returncode == 1 and "owns this folder" in r.stderr, "not under a running coordinator: %s" % r.stderr)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # gone already when two or more of the eight were made: three are kept
     r = espalierd(rig, "--restore", good, "--dir", rig.path("new"))
     check(r.returncode == 0, r.stderr)
     # A restore that a crash cut short, at any of its renames, is completed by the next start.
