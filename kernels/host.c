@@ -72,29 +72,13 @@ static es_status host_sync(kn_device *d, es_error *err)
     return ES_OK;
 }
 
+/* Both have the host's memory and nothing to wait for. */
+#define HOST_MEMORY                                                                                          \
+    .close = host_close, .memory = host_memory, .alloc = host_alloc, .free = host_free, .upload = host_copy, \
+    .download = host_copy, .copy = host_copy, .zero = host_zero, .sync = host_sync
 static const kn_device_vt host_vt[] = {
-    [KN_BACKEND_REFERENCE] = {.kernels = kn_reference_kernels,
-                              .close = host_close,
-                              .memory = host_memory,
-                              .alloc = host_alloc,
-                              .free = host_free,
-                              .upload = host_copy,
-                              .download = host_copy,
-                              .copy = host_copy,
-                              .zero = host_zero,
-                              .sync = host_sync,
-                              .images = kn_ref_images},
-    [KN_BACKEND_CPU] = {.kernels = kn_cpu_kernels,
-                        .fuse = kn_cpu_fuse,
-                        .close = host_close,
-                        .memory = host_memory,
-                        .alloc = host_alloc,
-                        .free = host_free,
-                        .upload = host_copy,
-                        .download = host_copy,
-                        .copy = host_copy,
-                        .zero = host_zero,
-                        .sync = host_sync},
+    [KN_BACKEND_REFERENCE] = {HOST_MEMORY, .kernels = kn_reference_kernels, .images = kn_ref_images},
+    [KN_BACKEND_CPU] = {HOST_MEMORY, .kernels = kn_cpu_kernels, .fuse = kn_cpu_fuse},
 };
 
 static void read_model(char *to, size_t size, int threads)

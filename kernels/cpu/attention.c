@@ -55,21 +55,6 @@ static void probabilities(float *p, int64_t seen, int64_t keys, float lse)
         p[i] = 0.0f;
 }
 
-static float log_sum(const float *p, int64_t n)
-{
-    float most = -INFINITY;
-    kn_vec sum = {};
-    for (int64_t i = 0; i < n; i++)
-        most = p[i] > most ? p[i] : most;
-    for (int64_t i = 0; i < n; i += KN_LANES) {
-        int lanes = (int)KN_MIN(KN_LANES, n - i);
-        float e[KN_LANES] = {0};
-        kn_vec_store_n(e, kn_vec_exp(kn_vec_load_n(p + i, lanes) - most), lanes);
-        sum += kn_vec_load(e);
-    }
-    return most + logf(kn_vec_sum(sum));
-}
-
 static size_t forward_bytes(const heads *h)
 {
     return kn_align(sizeof(float) * (size_t)(h->d * kn_cpu_padded(h->tk) + QUERIES * h->tk));
@@ -100,7 +85,7 @@ es_status kn_cpu_attention(const kn_call *c, es_error *err)
             scores(c, &h, q, c->in[0].stride[1], kt, ldt, from, rows, keys, p);
             for (int64_t r = 0; r < rows; r++) {
                 int64_t seen = seen_by(c, &h, from + r);
-                float l = log_sum(p + r * h.tk, seen);
+                float l = kn_cpu_log_sum(p + r * h.tk, seen);
                 probabilities(p + r * h.tk, seen, keys, l);
                 if (lse)
                     lse[from + r] = l;

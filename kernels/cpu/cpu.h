@@ -67,6 +67,8 @@ static inline kn_pieces kn_pieces_at_most(int64_t rows, int64_t most)
 /* to[rows][cols] (ld) (+)= sum over pieces of partial[piece][rows][cols], in order. */
 void kn_cpu_fold(const kn_call *c, float *to, int64_t ld, const float *partial, int64_t rows, int64_t cols,
                  int64_t pieces, bool add);
+/* log sum exp of n numbers; -infinity when n is 0. rows.c */
+float kn_cpu_log_sum(const float *x, int64_t n);
 
 static inline int64_t kn_count(const kn_tensor *t) { return kn_shape_count(&t->shape); }
 static inline const float *kn_f(const kn_tensor *t) { return (const float *)t->p; }

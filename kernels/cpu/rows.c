@@ -10,8 +10,7 @@ static int64_t rows_of(const kn_shape *s) { return kn_shape_count(s) / KN_MAX(s-
     KN_CPU_FOR(c, piece_, pieces_.count)                              \
     for (int64_t r = piece_ * pieces_.rows; r < KN_MIN((piece_ + 1) * pieces_.rows, rows); r++)
 
-/* log sum exp of n numbers; n may be 0. */
-static float log_sum(const float *x, int64_t n)
+float kn_cpu_log_sum(const float *x, int64_t n)
 {
     float most = -INFINITY;
     kn_vec sum = {};
@@ -49,7 +48,7 @@ es_status kn_cpu_softmax(const kn_call *c, es_error *err)
         const float *x = kn_f(&c->in[0]) + r * cols;
         float *y = kn_fo(&c->out[0]) + r * cols;
         int64_t seen = c->a->causal ? KN_MAX(0, r % square + cols - square + 1) : cols;
-        float lse = log_sum(x, seen);
+        float lse = kn_cpu_log_sum(x, seen);
         for (int64_t i = 0; i < seen; i += KN_LANES) {
             int n = (int)KN_MIN(KN_LANES, seen - i);
             kn_vec_store_n(y + i, kn_vec_exp(kn_vec_load_n(x + i, n) - lse), n);
@@ -66,7 +65,7 @@ es_status kn_cpu_log_softmax(const kn_call *c, es_error *err)
     const int64_t cols = kn_last(&c->in[0]), rows = rows_of(&c->in[0].shape);
     KN_ROWS(c, r, rows, cols)
     {
-        const float *x = kn_f(&c->in[0]) + r * cols, lse = log_sum(x, cols);
+        const float *x = kn_f(&c->in[0]) + r * cols, lse = kn_cpu_log_sum(x, cols);
         float *y = kn_fo(&c->out[0]) + r * cols;
         for (int64_t i = 0; i < cols; i++)
             y[i] = x[i] - lse;
@@ -124,7 +123,7 @@ es_status kn_cpu_cross_entropy(const kn_call *c, es_error *err)
     ES_RETURN(labels_check(&c->in[1], rows, cols, err));
     KN_ROWS(c, r, rows, cols)
     {
-        const float *x = kn_f(&c->in[0]) + r * cols, lse = log_sum(x, cols);
+        const float *x = kn_f(&c->in[0]) + r * cols, lse = kn_cpu_log_sum(x, cols);
         float loss = (1.0f - s) * (lse - x[labels[r]]);
         if (s != 0.0f)
             loss += s * (lse - dot(x, NULL, cols) / (float)cols);
@@ -141,7 +140,7 @@ es_status kn_cpu_cross_entropy_grad(const kn_call *c, es_error *err)
     ES_RETURN(labels_check(&c->in[2], rows, cols, err));
     KN_ROWS(c, r, rows, cols)
     {
-        const float *x = kn_f(&c->in[1]) + r * cols, lse = log_sum(x, cols), d = kn_f(&c->in[0])[r];
+        const float *x = kn_f(&c->in[1]) + r * cols, lse = kn_cpu_log_sum(x, cols), d = kn_f(&c->in[0])[r];
         float *dx = kn_fo(&c->out[0]) + r * cols;
         for (int64_t i = 0; i < cols; i += KN_LANES) {
             int n = (int)KN_MIN(KN_LANES, cols - i);
@@ -158,7 +157,7 @@ es_status kn_cpu_soft_cross_entropy(const kn_call *c, es_error *err)
     const int64_t cols = kn_last(&c->in[0]), rows = rows_of(&c->in[0].shape);
     KN_ROWS(c, r, rows, cols)
     {
-        const float *x = kn_f(&c->in[0]) + r * cols, *t = kn_f(&c->in[1]) + r * cols, lse = log_sum(x, cols);
+        const float *x = kn_f(&c->in[0]) + r * cols, *t = kn_f(&c->in[1]) + r * cols, lse = kn_cpu_log_sum(x, cols);
         float loss = 0.0f;
         for (int64_t i = 0; i < cols; i++)
             loss += t[i] * (lse - x[i]);
@@ -173,7 +172,7 @@ es_status kn_cpu_soft_cross_entropy_grad(const kn_call *c, es_error *err)
     const int64_t cols = kn_last(&c->in[1]), rows = rows_of(&c->in[1].shape);
     KN_ROWS(c, r, rows, cols)
     {
-        const float *x = kn_f(&c->in[1]) + r * cols, *t = kn_f(&c->in[2]) + r * cols, lse = log_sum(x, cols),
+        const float *x = kn_f(&c->in[1]) + r * cols, *t = kn_f(&c->in[2]) + r * cols, lse = kn_cpu_log_sum(x, cols),
                     d = kn_f(&c->in[0])[r];
         const float mass = dot(t, NULL, cols);
         float *dx = kn_fo(&c->out[0]) + r * cols;

@@ -2,6 +2,7 @@
  * the bf16 way with its gradients (test_ops_device.c has the small and odd shapes, in fp32).
  *
  * Inputs are numbers that bf16 holds exactly, so what is compared is the arithmetic. A transpose on either side keeps the values between in the plan's own storage. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -144,24 +145,9 @@ START_TEST(processor)
     }
 END_TEST
 
-static const char *accelerator(void)
-{
-    es_error err = {0};
-    kn_device *dev = NULL;
-    const char *named = getenv("ESPALIER_TEST_DEVICE"), *device = named ? named : "cuda:0";
-    es_status s = kn_device_open(device, &dev, &err);
-    if (!named && s != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    ck_assert_ok_err(s, &err);
-    kn_device_close(&dev);
-    return device;
-}
-
 START_TEST(accelerator_fp32)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         if (device)
             compare(device, KN_PRECISION_F32, 2e-5, 2e-6, 10);
     }
@@ -169,7 +155,7 @@ END_TEST
 
 START_TEST(accelerator_bf16)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         if (device)
             compare(device, KN_PRECISION_BF16, 2e-2, 6e-3, 3);
     }

@@ -3,6 +3,7 @@
  *
  * Storage as in a plan (kernels/cuda/store.cu): rank 2 and more is bf16, vectors and gradients of weights are fp32. A bf16 result may differ by its rounding, a sum in fp32
  * by the order of its terms. ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -234,27 +235,9 @@ static double run_node(kn_device *dev, const op_rig *r, const op_values *v, cons
     return worst;
 }
 
-static kn_device *open_accelerator(void)
-{
-    es_error err = {0};
-    kn_device *dev = NULL;
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-    if (!named && s != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    ck_assert_ok_err(s, &err);
-    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
-        es_test_skip("bf16 is for accelerators");
-        kn_device_close(&dev);
-    }
-    return dev;
-}
-
 START_TEST(kernels)
     {
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         int bad = 0, trials = 0;
         if (dev == NULL)
             return;
@@ -339,7 +322,7 @@ START_TEST(statistics)
         } trial[] = {{3, 7, 9, 24, 3, 1},    {33, 4, 4, 72, 5, 1}, {2, 12, 112, 40, 5, 1},
                      {12800, 1, 2, 8, 3, 1}, {5, 9, 7, 64, 3, 2},  {7, 14, 14, 96, 5, 2},
                      {1, 3, 3, 8, 3, 1},     {2, 5, 6, 7, 3, 1},   {2, 9, 8, 16, 7, 1}};
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         if (dev == NULL)
             return;
         for (size_t i = 0; i < sizeof trial / sizeof *trial; i++) {
@@ -448,7 +431,7 @@ START_TEST(normalised)
                      {5, 9, 7, 64, 3, 2, KN_ACT_RELU6},   {7, 14, 14, 96, 5, 2, KN_ACT_SILU},
                      {1, 3, 3, 8, 3, 1, KN_ACT_GELU},     {2, 5, 6, 7, 3, 1, KN_ACT_SILU},
                      {2, 9, 8, 16, 7, 1, KN_ACT_SILU},    {3, 7, 9, 24, 3, 1, KN_ACT_SILU}};
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         if (dev == NULL)
             return;
         for (size_t i = 0; i < sizeof trial / sizeof *trial; i++) {

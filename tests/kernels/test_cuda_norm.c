@@ -3,6 +3,7 @@
  * and from the depthwise convolution's.
  *
  * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -13,24 +14,6 @@
 #include "kernels/plan_internal.h"
 
 enum { IN_X, IN_R, SQUEEZED = 8, PROJECTED = 16 };
-
-static kn_device *open_accelerator(void)
-{
-    es_error err = {0};
-    kn_device *dev = NULL;
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-    if (!named && s != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    ck_assert_ok_err(s, &err);
-    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
-        es_test_skip("bf16 is for accelerators");
-        kn_device_close(&dev);
-    }
-    return dev;
-}
 
 static void *upload(kn_device *dev, const void *from, size_t bytes)
 {
@@ -179,7 +162,7 @@ START_TEST(excite)
             {9, 4, 4, 64, 5, 2, KN_ACT_RELU, KN_ACT_SIGMOID},     {2, 5, 6, 7, 3, 1, KN_ACT_SILU, KN_ACT_SIGMOID},
             {300, 8, 8, 40, 3, 1, KN_ACT_RELU6, KN_ACT_HSIGMOID},
         };
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         if (dev == NULL)
             return;
         for (size_t i = 0; i < sizeof trials / sizeof *trials; i++) {
@@ -289,7 +272,7 @@ START_TEST(far_from_zero)
             {.n = 300, .h = 8, .w = 8, .c = 24, .k = 0, .stride = 1},
             {.n = 512, .h = 2, .w = 2, .c = 7, .k = 0, .stride = 1},
         };
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         if (dev == NULL)
             return;
         for (size_t i = 0; i < sizeof trials / sizeof *trials; i++) {

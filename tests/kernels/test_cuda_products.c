@@ -1,5 +1,6 @@
 /* What an accelerator puts into the epilogue of a product (kernels/cuda/fuse_products.cu): gelu, its gradient and a residual sum in bf16, against the same network in fp32, and that
  * they are no launches of their own. Rows and widths of no particular size, weights that are slices of larger ones, a width that gelu's epilogues do not take. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -113,28 +114,10 @@ static void run(net *n, kn_precision precision)
     kn_graph_destroy(&g);
 }
 
-static kn_device *open_accelerator(void)
-{
-    es_error err = {0};
-    kn_device *dev = NULL;
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-    if (!named && s != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    ck_assert_ok_err(s, &err);
-    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
-        es_test_skip("products with epilogues are for accelerators");
-        kn_device_close(&dev);
-    }
-    return dev;
-}
-
 START_TEST(epilogues)
     {
         static const char *const names[RESULTS] = {"y", "dx", "gradient of up", "gradient of down"};
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("products with epilogues are for accelerators");
         if (!dev)
             return;
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {

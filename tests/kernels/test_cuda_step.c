@@ -2,6 +2,7 @@
  * planned and run; that a subnet which repeats is one launch from its second run on; and what happens when memory is short: refused with the figure before anything runs, and the device goes on working.
  *
  * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include "base/rng.h"
@@ -22,24 +23,6 @@ typedef struct net {
 typedef struct subnet {
     int depth, width, expand[BLOCKS], kernel[BLOCKS];
 } subnet;
-
-static kn_device *open_accelerator(void)
-{
-    es_error err = {0};
-    kn_device *dev = NULL;
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-    if (!named && s != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    ck_assert_ok_err(s, &err);
-    if (kn_device_backend(dev) != KN_BACKEND_CUDA) {
-        es_test_skip("only accelerators count");
-        kn_device_close(&dev);
-    }
-    return dev;
-}
 
 static kn_param declare(kn_params *p, const char *kind, int i, kn_shape shape, kn_init_kind init)
 {
@@ -314,7 +297,7 @@ static void repeat(kn_device *dev, kn_precision precision)
 
 START_TEST(steps_only_launch)
     {
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("only accelerators count");
         if (dev == NULL)
             return;
         train(dev, KN_PRECISION_F32);
@@ -325,7 +308,7 @@ END_TEST
 
 START_TEST(what_repeats_is_one_launch)
     {
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("only accelerators count");
         if (dev == NULL)
             return;
         repeat(dev, KN_PRECISION_F32);
@@ -360,7 +343,7 @@ static void expect_refusal(kn_workspace *ws, size_t bytes)
 
 START_TEST(too_large_is_refused)
     {
-        kn_device *dev = open_accelerator();
+        kn_device *dev = es_test_accelerator("only accelerators count");
         kn_plan *plan = NULL;
         kn_workspace *ws = NULL;
         void *rest = NULL;

@@ -5,6 +5,7 @@
  * them, else dense, as in a plan.
  *
  * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -250,15 +251,9 @@ END_TEST
 
 START_TEST(accelerator)
     {
-        es_error err = {0};
-        kn_device *dev = NULL;
-        const char *named = getenv("ESPALIER_TEST_DEVICE");
-        es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-        if (!named && s != ES_OK) {
-            es_test_skip(err.text);
+        kn_device *dev = es_test_accelerator(NULL);
+        if (!dev)
             return;
-        }
-        ck_assert_ok_err(s, &err);
         check_device(dev);
         kn_device_close(&dev);
     }

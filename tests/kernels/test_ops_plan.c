@@ -1,5 +1,6 @@
 /* The cases of op_cases as whole plans: what a device computes for a graph with gradients and second gradients, after fusion, expansion and with shared
  * memory, is what the reference kernels compute node by node; and parameter gradients are added into their slices and nowhere else. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -200,21 +201,6 @@ static void check_slices(const char *device)
     ck_assert_int_eq(bad, 0);
 }
 
-static const char *accelerator(void)
-{
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_error err = {0};
-    kn_device *dev = NULL;
-    if (named)
-        return named;
-    if (kn_device_open("cuda:0", &dev, &err) != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    kn_device_close(&dev);
-    return "cuda:0";
-}
-
 START_TEST(reference_results)
     {
         check_results("reference", false);
@@ -243,15 +229,17 @@ END_TEST
 
 START_TEST(accelerator_results)
     {
-        if (accelerator())
-            check_results(accelerator(), false);
+        const char *device = es_test_accelerator_name();
+        if (device)
+            check_results(device, false);
     }
 END_TEST
 
 START_TEST(accelerator_slices)
     {
-        if (accelerator())
-            check_slices(accelerator());
+        const char *device = es_test_accelerator_name();
+        if (device)
+            check_slices(device);
     }
 END_TEST
 

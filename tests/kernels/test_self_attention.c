@@ -1,6 +1,7 @@
 /* Self-attention is attention of its thirds: the same bits from one tensor of queries, keys and values and from three, with the gradient, on every device.
  *
  * A transpose on either side keeps the values between in the plan's own storage. ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include "base/rng.h"
@@ -113,15 +114,10 @@ END_TEST
 
 START_TEST(accelerator)
     {
-        es_error err = {0};
-        kn_device *dev = NULL;
-        const char *named = getenv("ESPALIER_TEST_DEVICE"), *device = named ? named : "cuda:0";
-        es_status s = kn_device_open(device, &dev, &err);
-        if (!named && s != ES_OK) {
-            es_test_skip(err.text);
+        kn_device *dev = es_test_accelerator(NULL);
+        if (!dev)
             return;
-        }
-        ck_assert_ok_err(s, &err);
+        const char *device = es_test_accelerator_name();
         const bool cuda = kn_device_backend(dev) == KN_BACKEND_CUDA;
         kn_device_close(&dev);
         compare(device, KN_PRECISION_F32);

@@ -1,5 +1,6 @@
 /* A small supernet of inverted residual blocks trained for 20 steps, two subnets a step with their gradients summed: the fast CPU device follows the
  * reference device, one thread and two give the same bits, and the loss falls. */
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 
 #include <math.h>
@@ -344,25 +345,9 @@ START_TEST(threads_change_no_bit)
     }
 END_TEST
 
-/* The accelerator to test on; NULL: there is none, and the test is skipped. */
-static const char *accelerator(void)
-{
-    const char *named = getenv("ESPALIER_TEST_DEVICE");
-    es_error err = {0};
-    kn_device *dev = NULL;
-    if (named)
-        return named;
-    if (kn_device_open("cuda:0", &dev, &err) != ES_OK) {
-        es_test_skip(err.text);
-        return NULL;
-    }
-    kn_device_close(&dev);
-    return "cuda:0";
-}
-
 START_TEST(accelerator_follows_reference)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         if (device)
             follows_reference(device);
     }
@@ -371,7 +356,7 @@ END_TEST
 /* bf16 keeps 8 bits: the loss of one small batch may be off by a tenth after 20 steps, the average of the last ten batches by a few hundredths. */
 START_TEST(accelerator_learns_in_bf16)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         if (!device)
             return;
         result a = train("reference", KN_PRECISION_F32), b = train(device, KN_PRECISION_BF16);
@@ -391,7 +376,7 @@ END_TEST
 
 START_TEST(accelerator_repeats_every_bit)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         for (kn_precision p = KN_PRECISION_F32; device && p <= KN_PRECISION_BF16; p++) {
             result a = train(device, p), b = train(device, p);
             ck_assert_mem_eq(a.loss, b.loss, sizeof a.loss);
@@ -405,7 +390,7 @@ END_TEST
 
 START_TEST(accelerator_recording_changes_no_bit)
     {
-        const char *device = accelerator();
+        const char *device = es_test_accelerator_name();
         for (kn_precision p = KN_PRECISION_F32; device && p <= KN_PRECISION_BF16; p++)
             kept_plans_change_no_bit(device, p);
     }

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "kernels/device_internal.h"
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 
@@ -141,18 +142,12 @@ END_TEST
 
 START_TEST(accelerator)
     {
-        es_error err = {0};
-        kn_device *dev = NULL;
-        const char *named = getenv("ESPALIER_TEST_DEVICE");
-        es_status s = kn_device_open(named ? named : "cuda:0", &dev, &err);
-        if (!named && s != ES_OK) {
-            es_test_skip(err.text);
+        kn_device *dev = es_test_accelerator(NULL);
+        if (!dev)
             return;
-        }
-        ck_assert_ok_err(s, &err);
         check_device(dev);
         kn_device_close(&dev);
-        check_steps(named ? named : "cuda:0");
+        check_steps(es_test_accelerator_name());
     }
 END_TEST
 
