@@ -8,7 +8,7 @@
  * op has an expansion the plan uses it, else making the plan fails and names the op. Support and dispatch cannot disagree.
  *
  * To add an op: one file kernels/ops/<name>.c (kn_infer_<name>, kn_grad_<name>, kn_ref_<name>) and one line in KN_OPS below; then, where it is worth it, a line in
- * kernels/cpu/table.c and kernels/cuda/table.cu.
+ * kernels/cpu/table.c and kernels/cuda/table.c.
  */
 #ifndef KN_OPS_H
 #define KN_OPS_H

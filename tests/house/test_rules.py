@@ -115,6 +115,11 @@ class Rules(unittest.TestCase):
         self.refused("path", "base/x.c:1", {"base/x.c": 'char *p = "/ro' 'ot/x";\n'})
         self.passes({"docs/x.md": "the network/work/sharing and https://example.org/work/x\n"})
 
+    def test_mention(self):
+        self.refused("mention", "docs/x.md:2", {"docs/x.md": "\nsee `base/gone.c`\n"})
+        self.refused("mention", "base/x.c:1", {"base/x.c": "/* tests/base/gone.py shows it */\n"})
+        self.passes({"docs/x.md": "`base/base.h`, base/<name>.c, base/*.c, build/base/x.c, ../base/x.c, https://x.org/base/x.c\n"})
+
     @unittest.skipUnless(shutil.which("clang-format"), "clang-format is not installed")
     def test_format(self):
         with open(os.path.join(SOURCE, ".clang-format"), encoding="utf-8") as f:
