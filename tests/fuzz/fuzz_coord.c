@@ -84,12 +84,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     es_log_init("fuzz", ES_LOG_OFF);
     if (w.round++ % ROUNDS == 0)
         renew();
+    int delivered = 0; /* in this turn */
     for (fuzz_sequence q = {data, size}; fuzz_sequence_next(&q);) {
         es_error e;
         dm_addr from = {.n = 1, .id = {q.tag & 3}};
         dm_coord_deliver(w.c, &from, q.bytes, q.n);
-        if (q.tag & 4) { /* else the next message comes in the same turn */
+        if (q.tag & 4 || ++delivered == DM_TURN_MESSAGES) { /* else the next message comes in the same turn */
             dm_coord_turn(w.c);
+            delivered = 0;
             w.now_ms += q.tag & 8 ? 40000 : 10;
         }
         ES_ASSERT(dm_coord_health(w.c, &e) == ES_OK);
