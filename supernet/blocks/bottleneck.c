@@ -11,12 +11,6 @@ enum {
     SLOTS
 };
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
@@ -52,6 +46,6 @@ const sn_block_kind sn_block_bottleneck = {
     .uses = 1u << SN_WIDTH | 1u << SN_KERNEL | 1u << SN_GROUPS | 1u << SN_SE | 1u << SN_ACT,
     .needs = 1u << SN_WIDTH,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

@@ -162,4 +162,4 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 
 static const char *const keys[] = {"stride", "cell", NULL};
 const sn_block_kind sn_block_cell = {
-    .name = "cell", .uses = 1u << SN_WIDTH, .keys = keys, .slots = slots, .walk = walk};
+    .name = "cell", .uses = 1u << SN_WIDTH, .keys = keys, .slots_of = slots, .walk = walk};

@@ -1,11 +1,7 @@
 /* A convolution with batch norm or bias, and an activation; optionally squeeze-excite and a shortcut. Also the stem. */
 #include "supernet/blocks/block.h"
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return 2 + SN_SE_SLOTS + SN_SHORTCUT_SLOTS + 1;
-}
+enum { CONV, SE = CONV + 2, SHORTCUT = SE + SN_SE_SLOTS, DROP = SHORTCUT + SN_SHORTCUT_SLOTS, SLOTS };
 
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
@@ -18,11 +14,11 @@ static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
                         .groups = w->set[SN_GROUPS],
                         .act = (kn_act)w->set[SN_ACT],
                         .zero_gamma = o->zero_gamma};
-    sn_val y = sn_walk_conv_act(w, x, 0, &conv), shortcut;
-    y = sn_walk_se(w, y, 2);
-    if (!sn_walk_shortcut(w, x, y, 2 + SN_SE_SLOTS, &shortcut))
+    sn_val y = sn_walk_conv_act(w, x, CONV, &conv), shortcut;
+    y = sn_walk_se(w, y, SE);
+    if (!sn_walk_shortcut(w, x, y, SHORTCUT, &shortcut))
         return y;
-    y = sn_walk_drop_path(w, y, 2 + SN_SE_SLOTS + SN_SHORTCUT_SLOTS, o->drop_path);
+    y = sn_walk_drop_path(w, y, DROP, o->drop_path);
     return sn_walk_add(w, y, shortcut);
 }
 
@@ -33,6 +29,6 @@ const sn_block_kind sn_block_conv = {
     .uses = 1u << SN_WIDTH | 1u << SN_KERNEL | 1u << SN_GROUPS | 1u << SN_SE | 1u << SN_ACT,
     .needs = 1u << SN_WIDTH,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

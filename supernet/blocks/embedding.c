@@ -3,12 +3,6 @@
 
 enum { EMBED, SLOTS };
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     (void)u;
@@ -23,6 +17,6 @@ const sn_block_kind sn_block_embedding = {
     .head = true,
     .tokens = true,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

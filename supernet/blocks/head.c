@@ -6,12 +6,6 @@ enum { NORM, EXPAND, EXPAND_NORM, WIDTH, DROP, CLASSIFIER, HIDDEN, SLOTS = HIDDE
 static const char *const hidden_names[SN_HIDDEN_MAX] = {"hidden.0", "hidden.1", "hidden.2", "hidden.3",
                                                         "hidden.4", "hidden.5", "hidden.6", "hidden.7"};
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
@@ -40,6 +34,6 @@ const sn_block_kind sn_block_head = {
     .uses = 1u << SN_WIDTH | 1u << SN_EXPAND | 1u << SN_ACT,
     .head = true,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

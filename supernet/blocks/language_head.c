@@ -3,12 +3,6 @@
 
 enum { NORM, SLOTS };
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     x = sn_walk_layer_norm(w, x, NORM, "norm");
@@ -21,6 +15,6 @@ const sn_block_kind sn_block_language_head = {
     .head = true,
     .tokens = true,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

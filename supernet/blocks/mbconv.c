@@ -14,12 +14,6 @@ enum {
     SLOTS
 };
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
@@ -50,6 +44,6 @@ const sn_block_kind sn_block_mbconv = {
     .uses = 1u << SN_WIDTH | 1u << SN_KERNEL | 1u << SN_EXPAND | 1u << SN_GROUPS | 1u << SN_SE | 1u << SN_ACT,
     .needs = 1u << SN_WIDTH,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

@@ -1,12 +1,6 @@
 /* A pooling layer: `kind: max` or `avg`, `kernel`, `stride` (the kernel unless given), `padding` (0 unless given). No parameters. */
 #include "supernet/blocks/block.h"
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return 0;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const sn_block_options *o = &u->stage->o;
@@ -25,6 +19,5 @@ const sn_block_kind sn_block_pool = {
     .uses = 1u << SN_KERNEL,
     .even_kernels = true,
     .keys = keys,
-    .slots = slots,
     .walk = walk,
 };

@@ -6,12 +6,6 @@
 
 enum { NORM_1, QKV, OUT, NORM_2, UP, DOWN, SLOTS };
 
-static int slots(const sn_space *sp, const sn_unit *u)
-{
-    (void)sp, (void)u;
-    return SLOTS;
-}
-
 static sn_val walk(sn_walk *w, const sn_unit *u, sn_val x)
 {
     const int width = x.c, dim = u->stage->o.head_dim; /* no wider than the narrowest net: space/read.c */
@@ -31,6 +25,6 @@ const sn_block_kind sn_block_transformer = {
     .needs = 1u << SN_EXPAND | 1u << SN_HEADS,
     .tokens = true,
     .keys = keys,
-    .slots = slots,
+    .slots = SLOTS,
     .walk = walk,
 };

@@ -217,6 +217,11 @@ static es_status check_unit(build *b, sn_unit *u, const sn_unit *before, int lea
     return ES_OK;
 }
 
+static int block_slots(const sn_space *sp, const sn_unit *u, const sn_block_kind *k)
+{
+    return k->slots_of ? k->slots_of(sp, u) : k->slots;
+}
+
 static es_status add_stage(build *b, const sn_stage_spec *st)
 {
     sn_space *sp = b->sp;
@@ -246,7 +251,7 @@ static es_status add_stage(build *b, const sn_stage_spec *st)
         u->slot = es_arena_alloc(sp->arena, (size_t)u->field[SN_BLOCK].n * sizeof(int));
         for (int k = 0; k < u->field[SN_BLOCK].n; k++) {
             u->slot[k] = sp->slots;
-            sp->slots += sn_block_kinds[u->field[SN_BLOCK].values[k]]->slots(sp, u);
+            sp->slots += block_slots(sp, u, sn_block_kinds[u->field[SN_BLOCK].values[k]]);
         }
         ES_RETURN(check_unit(b, u, u > sp->unit ? u - 1 : u, sn_field_smallest(depth)));
     }

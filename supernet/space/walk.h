@@ -135,13 +135,14 @@ int sn_round_channels(int c, int divisor); /* to the nearest multiple, at least 
 /* A kind of block: one file blocks/<name>.c and one line in blocks/kinds.c. */
 struct sn_block_kind {
     const char *name;
-    unsigned uses;           /* 1u << sn_field_kind: the choices it has */
-    unsigned needs;          /* those that must be given */
-    bool even_kernels;       /* kernels need not be odd */
-    bool head;               /* not a stage */
-    bool tokens;             /* of spaces that read tokens, not images */
-    const char *const *keys; /* further keys of the stage that it reads */
-    int (*slots)(const sn_space *sp, const sn_unit *u);
+    unsigned uses;                                         /* 1u << sn_field_kind: the choices it has */
+    unsigned needs;                                        /* those that must be given */
+    bool even_kernels;                                     /* kernels need not be odd */
+    bool head;                                             /* not a stage */
+    bool tokens;                                           /* of spaces that read tokens, not images */
+    const char *const *keys;                               /* further keys of the stage that it reads */
+    int slots;                                             /* that it uses at most */
+    int (*slots_of)(const sn_space *sp, const sn_unit *u); /* instead, where the spec decides */
     sn_val (*walk)(sn_walk *w, const sn_unit *u, sn_val x);
 };
 extern const sn_block_kind *const sn_block_kinds[]; /* NULL-terminated */
