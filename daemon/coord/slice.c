@@ -27,6 +27,9 @@ static es_status slice_check(dm_coord *c, const dm_slice *x, const dm_job_spec *
         return es_fail(why, ES_CORRUPT, "result.step",
                        "is still %" PRIu64 " after a slice that is said to be done: a slice is one step at least",
                        r->step);
+    if (r->step > spec->step && spec->weights && strcmp(r->weights, spec->weights) == 0) /* a version says its step */
+        return es_fail(why, ES_CORRUPT, "result.weights", "are those that the slice began from, %" PRIu64 " steps ago",
+                       r->step - spec->step);
     if (c->env.has_version && !c->env.has_version(c->env.ctx, r->weights))
         return es_fail(why, ES_NOT_FOUND, "result.weights", "version %.16s is not in the weights store", r->weights);
     /* Weights of other shapes would be the next worker's failure, and its search's. */

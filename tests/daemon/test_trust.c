@@ -58,12 +58,12 @@ static dm_lease_id granted(world *w)
     return id;
 }
 
-static void says(world *w, int outcome, uint64_t step, uint64_t steps)
+static void says_of(world *w, const char *seed, int outcome, uint64_t step, uint64_t steps)
 {
     dm_lease_id l = granted(w);
     dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
     char hex[80];
-    snprintf(hex, sizeof hex, "%s", world_version(w, "weights"));
+    snprintf(hex, sizeof hex, "%s", world_version(w, seed));
     r.weights = hex;
     r.step = step;
     r.steps = steps;
@@ -72,11 +72,20 @@ static void says(world *w, int outcome, uint64_t step, uint64_t steps)
     w->now_ms += 10;
 }
 
+static void says(world *w, int outcome, uint64_t step, uint64_t steps)
+{
+    char seed[32];
+    snprintf(seed, sizeof seed, "at step %d", (int)step);
+    says_of(w, seed, outcome, step, steps);
+}
+
 START_TEST(a_slice_without_progress_is_a_failed_attempt)
     {
         world *w = world_new(es_test_dir());
         int done = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE;
         w->options.backoff_ms = 1;
+        w->options.failures_max = 4;
+        w->options.drain_after = 0;
         world_restart(w);
         uint64_t id = world_submit(w, "token", world_small_search);
         world_hello(w, 1, 1);
@@ -90,6 +99,11 @@ START_TEST(a_slice_without_progress_is_a_failed_attempt)
         show = world_query(w, "show", id, 0);
         ck_assert_has(show, "is still 10 after a slice that is said to be done");
         ck_assert_has(show, "\"failures\": 2");
+        free(show);
+        says_of(w, "at step 10", done, 20, 40); /* nor so */
+        show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "are those that the slice began from, 10 steps ago");
+        ck_assert_has(show, "\"failures\": 3");
         free(show);
         says(w, done, 15, 15); /* and that is not all of it */
         show = world_query(w, "show", id, 0);

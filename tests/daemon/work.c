@@ -23,6 +23,7 @@ static void work_train(work_result *out, const dm_job_spec *spec, int steps,
     char seed[200];
     dm_job_result *r = &out->result;
     out->from = spec->step;
+    snprintf(out->began, sizeof out->began, "%s", spec->weights ? spec->weights : "");
     r->steps = (uint64_t)steps;
     r->step = spec->until_step < r->steps ? spec->until_step : r->steps;
     snprintf(seed, sizeof seed, "%u at %" PRIu64 " %d %u", text_number(spec->search_text, ""), r->step,

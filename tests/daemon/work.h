@@ -7,7 +7,8 @@
 enum { WORK_ARCHS = 16 };
 typedef struct work_result {
     dm_job_result result; /* points into the rest */
-    uint64_t from;        /* training: the step it began at */
+    uint64_t from;        /* training: the step it began at, and the weights */
+    char began[80];
     Espalier__Wire__Evaluation evaluation[WORK_ARCHS], *evaluations[WORK_ARCHS];
     Espalier__Wire__Latency latency[WORK_ARCHS], *latencies[WORK_ARCHS];
     char weights[80], exported[WORK_ARCHS][80], *exports[WORK_ARCHS], archs[WORK_ARCHS][256];

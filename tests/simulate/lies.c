@@ -8,12 +8,13 @@ static void spoil_training(sim *s, work_result *w)
 {
     dm_job_result *r = &w->result;
     static char nowhere[] = "0000000000000000000000000000000000000000000000000000000000000000", junk[] = "junk";
-    switch (es_rng_below(&s->rng, 7)) {
+    switch (es_rng_below(&s->rng, 8)) {
     case 0: r->weights = nowhere; break;
     case 1: r->weights = junk; break;
     case 2: r->step += 1000000; break;
     case 3: r->step = 0, r->steps = 0; break;
-    case 4: r->step = w->from; break; /* no progress */
+    case 4: r->step = w->from; break;                          /* no progress */
+    case 6: r->weights = w->began[0] ? w->began : junk; break; /* nor any in the weights */
     case 5:
         r->steps = w->from == 0 ? 0 : r->step < r->steps ? r->step : r->steps + 1;
         break; /* another length than before */

@@ -291,6 +291,14 @@ static bool ended_row(void *ctx, const dm_attempt_row *r)
     return false;
 }
 
+static uint64_t version_key(const char *hex)
+{
+    return strtoull((char[17]){hex[0], hex[1], hex[2], hex[3], hex[4], hex[5], hex[6], hex[7], hex[8], hex[9], hex[10],
+                               hex[11], 0},
+                    NULL, 16) +
+           1;
+}
+
 /* A slice of training that counts has brought it on: a worker that only says so would be given the job for ever. */
 static void check_progress(sim *s, int64_t job)
 {
@@ -301,7 +309,11 @@ static void check_progress(sim *s, int64_t job)
         sim_broken(s, "a slice that counts left no checkpoint", job, before);
     if (cp.step <= before)
         sim_broken(s, "a slice of training counts that brought it no further", job, before);
+    void *key = (void *)(uintptr_t)version_key(cp.weights);
+    if (es_map_get(&s->trained_weights, (uint64_t)job) == key)
+        sim_broken(s, "a slice of training counts that left the weights as they were", job, cp.step);
     es_map_put(&s->trained, (uint64_t)job, (void *)(intptr_t)cp.step);
+    es_map_put(&s->trained_weights, (uint64_t)job, key);
 }
 
 /* In this turn the job left its lease with a result or a failure: the holder must have said so, of this very attempt. */
@@ -388,14 +400,6 @@ static void check_gang(sim *s, int64_t job)
 }
 
 /* ---- weights: a set of ids that outlives crashes */
-
-static uint64_t version_key(const char *hex)
-{
-    return strtoull((char[17]){hex[0], hex[1], hex[2], hex[3], hex[4], hex[5], hex[6], hex[7], hex[8], hex[9], hex[10],
-                               hex[11], 0},
-                    NULL, 16) +
-           1;
-}
 
 const char *sim_put_version(void *ctx, const char *seed)
 {
@@ -638,6 +642,7 @@ void sim_run(uint64_t seed, int64_t steps, bool faults, sim_report *out)
     es_map_free(&s->versions);
     es_map_free(&s->accepted_by_job);
     es_map_free(&s->trained);
+    es_map_free(&s->trained_weights);
     free(s->accepted);
     free(s->finishes);
     free(s->doubt);

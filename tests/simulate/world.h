@@ -94,7 +94,7 @@ typedef struct sim {
     } * finishes;
     int finishes_n, finishes_cap;
     struct sim_fair *fair;
-    es_map accepted_by_job, versions, trained; /* trained: the step of each training's last slice */
+    es_map accepted_by_job, versions, trained, trained_weights; /* trained: the step of each training's last slice */
 } sim;
 
 void sim_note_accepted(sim *s, int64_t job, int64_t attempt);
