@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "daemon/settings.h"
 #include "tests/check_main.h"
 
 static const struct {
@@ -80,29 +81,51 @@ START_TEST(every_field_is_taken_over_or_needs_a_restart)
     }
 END_TEST
 
-/* The list of fields that config.c accepts, from its text: whoever adds one is told to say what a reload does with it. */
-START_TEST(no_field_is_forgotten)
+/* Whoever adds a setting is told to say what a reload does with it, and to write it down. */
+START_TEST(no_setting_is_forgotten)
     {
-        char *text, *at, *end, key[64];
+        char *page;
         int n = 0;
-        ck_assert_ok(es_file_read(es_test_source("daemon/config.c"), 1 << 20, &text, NULL, NULL));
-        at = strstr(text, "es_status config_root(");
-        ck_assert_ptr_nonnull(at);
-        at = strstr(at, "keys[] = {");
-        ck_assert_ptr_nonnull(at);
-        end = strstr(at, "NULL}");
-        while ((at = strchr(at, '"')) != NULL && at < end) {
-            size_t k = strcspn(at + 1, "\"");
-            snprintf(key, sizeof key, "%.*s", (int)k, at + 1);
+        ck_assert_ok(es_file_read(es_test_source("schemas/status.md"), 1 << 20, &page, NULL, NULL));
+        for (const dm_setting *s = dm_settings; s->name; s++, n++) {
+            const char *dot = strchr(s->name, '.'), *key = dot ? dot + 1 : s->name;
+            if (strchr(s->name, '['))
+                continue;
             bool known = false;
             for (int i = 0; i < FIELDS; i++)
-                known = known || strcmp(fields[i].key, key) == 0;
-            ck_assert_msg(known, "%s: what does a reload do with it? (daemon/reload.c, and this test)", key);
-            at += k + 2;
-            n++;
+                known = known || (strncmp(s->name, fields[i].key, strlen(fields[i].key)) == 0 &&
+                                  strstr(fields[i].line, key) && fields[i].live == s->live);
+            ck_assert_msg(known, "%s: what does a reload do with it? (`fields` above)", s->name);
+            ck_assert_msg(strstr(page, key) != NULL, "%s is not in schemas/status.md", s->name);
         }
-        ck_assert_int_ge(n, 30);
-        free(text);
+        ck_assert_int_ge(n, 38);
+        free(page);
+    }
+END_TEST
+
+/* What the log says of a change is what the file would. */
+START_TEST(settings_are_shown_as_they_are_written)
+    {
+        static const struct {
+            const char *name, *shown;
+        } want[] = {{"log", "warn"},      {"log_format", "json"},    {"http_token", "never"},
+                    {"insecure", "true"}, {"events_kept", "5000"},   {"lease_ms", "20000"},
+                    {"backup.dir", "/b"}, {"control[1]", "ipc:///c"}};
+        enum { WANT = sizeof want / sizeof want[0] };
+        dm_config c;
+        char shown[80];
+        int found = 0;
+        parse("{log: warn, log_format: json, http_token: never, insecure: true, events_kept: 5000, lease_ms: 20000,"
+              " backup: {dir: /b}, control: [\"ipc:///b\", \"ipc:///c\"]}",
+              &c);
+        for (int i = 0; i < WANT; i++)
+            for (const dm_setting *s = dm_settings; s->name; s++)
+                if (strcmp(s->name, want[i].name) == 0) {
+                    dm_setting_show(s, &c, shown);
+                    ck_assert_str_eq(shown, want[i].shown);
+                    found++;
+                }
+        ck_assert_int_eq(found, WANT);
     }
 END_TEST
 
@@ -128,4 +151,5 @@ START_TEST(mistakes_say_where)
     }
 END_TEST
 
-ES_TEST_MAIN("reload", every_field_is_taken_over_or_needs_a_restart, no_field_is_forgotten, mistakes_say_where)
+ES_TEST_MAIN("reload", every_field_is_taken_over_or_needs_a_restart, no_setting_is_forgotten,
+             settings_are_shown_as_they_are_written, mistakes_say_where)
