@@ -70,7 +70,7 @@ def systemd_hears_and_settings_change(rig):
     said = n.next()
     check(said[0] == "READY=1" and "5 settings changed" in said[1], str(said))
     log = read(rig)
-    for line in ("name=lease_ms old=4000 new=9000", "name=log old=1 new=0", "name=backup.keep old=3 new=5", "name=retention.final_days old=90 new=7"):
+    for line in ("name=lease_ms old=4000 new=9000", "name=log old=info new=debug", "name=backup.keep old=3 new=5", "name=retention.final_days old=90 new=7"):
         check('event="setting changed" ' + line in log, "%s: %s" % (line, log))
     config(rig, "log: debug\n", lease_ms=9000, control="other")
     r = rig.good("reload")
