@@ -46,8 +46,10 @@ static uint32_t boundary(sn_walk *w, int k, sn_val x)
         c->links = es_xrealloc(c->links, (size_t)c->room * sizeof *c->links);
     }
     sn_link *l = &c->links[c->n++];
-    if (!c->unit) /* a unit without ops */
+    const int32_t shape[] = {x.h, x.w, x.c, flat};
+    if (!c->unit) /* a unit without ops: it hands on what it gets, and its shape is all there is to it */
         c->unit = es_hasher_new();
+    es_hasher_add(c->unit, shape, sizeof shape);
     es_hasher_end(&c->unit, &l->unit);
     es_hash both[2] = {l->unit, l->unit};
     if (k > 1)
