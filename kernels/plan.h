@@ -7,7 +7,7 @@
  *     kn_binding b = {.in[IN_IMAGES] = images, .out[OUT_LOSS] = loss, .weights = {w, stats}, .seed = seed, .step = step};
  *     ES_GOTO(kn_run(plan, ws, &b, err));
  *
- * kn_run allocates nothing and (on an accelerator) does not wait: kn_device_sync does. In and out pointers are device pointers of the value's
+ * kn_run allocates nothing (but what a recording takes, below) and (on an accelerator) does not wait: kn_device_sync does. In and out pointers are device pointers of the value's
  * storage type (images U8 or F32, labels I32, outputs always F32), dense. A plan borrows nothing from the graph after it is made.
  * Two runs with equal inputs, seed and step give equal bits.
  *

@@ -153,6 +153,7 @@ static es_status recorded(kn_device *d, void **recording, es_error *err)
         cudaGraphDestroy(graph);
     if (e != cudaSuccess)
         cudaGetLastError();
+    kn_cuda_blends_forget(self(d)); /* of kernels that could not be recorded: they are called again */
     *recording = exec;
     *(exec ? &d->count.recordings : &d->count.refused) += 1;
     return ES_OK;
