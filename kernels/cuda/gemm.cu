@@ -183,7 +183,7 @@ static uint32_t config(const cublasLtMatmulHeuristicResult_t *r, cublasLtMatmulA
 static int follows(const cublasLtMatmulHeuristicResult_t *r, choice_rule rule)
 {
     const uint32_t cluster = config(r, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID);
-    if (config(r, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1)
+    if (r->state != CUBLAS_STATUS_SUCCESS || config(r, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) > 1)
         return 0;
     if (rule == UNSPLIT)
         return r->wavesCount > 0.85f && r->wavesCount <= 1;
