@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "supernet/space/cost.h"
 
 int64_t sn_op_params(const sn_op *op)
@@ -38,62 +39,73 @@ int64_t sn_op_macs(const sn_space *sp, const sn_op *op)
 }
 
 /* For the peak of activations every value's last use must be known, so the walk is recorded first. Values are numbered from 1. */
-enum { VALUES_MAX = 16384 };
-typedef struct record {
+enum { VALUES_FIRST = 256, VALUES_MAX = 16384 };
+typedef struct value {
+    int64_t bytes;
+    int32_t last; /* the last value made from it */
     int32_t x[KN_IN_MAX];
     int8_t n;
-    bool in_place;
-} record;
+    bool in_place; /* the op that makes it may write over an input */
+} value;
 typedef struct counter {
     sn_cost *cost;
-    int values;
-    int64_t *bytes; /* by value */
-    int32_t *last;  /* the last value made from it */
-    record *op;     /* that makes a value */
+    value *value; /* cap of them */
+    int values, cap;
 } counter;
+
+static value *next_value(counter *c, sn_walk *w)
+{
+    if (c->values + 1 >= VALUES_MAX) {
+        sn_walk_fail(w, "more than %d layers", VALUES_MAX);
+        return NULL;
+    }
+    if (c->values + 1 >= c->cap) {
+        c->cap = c->cap ? 2 * c->cap : VALUES_FIRST;
+        c->value = es_xrealloc(c->value, (size_t)c->cap * sizeof *c->value);
+        c->value[0] = (value){0}; /* no value */
+    }
+    return &c->value[++c->values];
+}
 
 static uint32_t count(sn_walk *w, const sn_op *op)
 {
     counter *c = w->ctx;
     c->cost->params += sn_op_params(op);
     c->cost->macs += sn_op_macs(w->space, op);
-    if (c->values + 1 >= VALUES_MAX) {
-        sn_walk_fail(w, "more than %d layers", VALUES_MAX);
+    value *v = next_value(c, w);
+    if (!v)
         return 0;
-    }
-    int v = ++c->values;
-    record *r = &c->op[v];
-    r->n = (int8_t)op->n;
-    r->in_place = op->kind == SN_OP_BIAS || op->kind == SN_OP_NORM || op->kind == SN_OP_ACT ||
+    v->n = (int8_t)op->n;
+    v->in_place = op->kind == SN_OP_BIAS || op->kind == SN_OP_NORM || op->kind == SN_OP_ACT ||
                   op->kind == SN_OP_DROPOUT || op->kind == SN_OP_DROP_PATH || op->kind == SN_OP_FLATTEN ||
                   op->kind == SN_OP_OUTPUT || op->kind == SN_OP_SCALE || op->kind == SN_OP_ADD;
-    c->bytes[v] = 4 * (int64_t)op->out.h * op->out.w * op->out.c;
-    c->last[v] = v;
+    v->bytes = 4 * (int64_t)op->out.h * op->out.w * op->out.c;
+    v->last = c->values;
     for (int i = 0; i < op->n; i++) {
-        r->x[i] = (int32_t)op->x[i].ref;
-        c->last[r->x[i]] = v;
+        v->x[i] = (int32_t)op->x[i].ref;
+        c->value[v->x[i]].last = c->values;
     }
-    return (uint32_t)v;
+    return (uint32_t)c->values;
 }
 
 /* The most that is alive while one layer runs. Elementwise layers write over an input that nothing needs afterwards. */
 static int64_t peak_bytes(const counter *c)
 {
     int64_t alive = 0, peak = 0;
-    for (int v = 1; v <= c->values; v++) {
-        const record *r = &c->op[v];
+    for (int i = 1; i <= c->values; i++) {
+        const value *v = &c->value[i];
         bool over = false;
-        for (int i = 0; i < r->n; i++)
-            over |= r->in_place && c->last[r->x[i]] == v && c->bytes[r->x[i]] == c->bytes[v];
-        alive += c->bytes[v];
-        int64_t now = over ? alive - c->bytes[v] : alive;
+        for (int j = 0; j < v->n; j++)
+            over |= v->in_place && c->value[v->x[j]].last == i && c->value[v->x[j]].bytes == v->bytes;
+        alive += v->bytes;
+        int64_t now = over ? alive - v->bytes : alive;
         peak = now > peak ? now : peak;
-        for (int i = 0; i < r->n; i++) {
+        for (int j = 0; j < v->n; j++) {
             bool again = false;
-            for (int j = 0; j < i; j++)
-                again |= r->x[j] == r->x[i];
-            if (c->last[r->x[i]] == v && !again)
-                alive -= c->bytes[r->x[i]];
+            for (int k = 0; k < j; k++)
+                again |= v->x[k] == v->x[j];
+            if (c->value[v->x[j]].last == i && !again)
+                alive -= c->value[v->x[j]].bytes;
         }
     }
     return peak;
@@ -101,22 +113,15 @@ static int64_t peak_bytes(const counter *c)
 
 es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_error *err)
 {
-    /* One block for the three tables; touched only as far as the network is deep. */
-    size_t each = sizeof(int64_t) + sizeof(int32_t) + sizeof(record);
-    char *memory = malloc(VALUES_MAX * each);
-    if (!memory)
-        return es_fail(err, ES_NO_MEMORY, NULL, "no memory for the cost model");
     *out = (sn_cost){0};
-    counter c = {.cost = out, .bytes = (int64_t *)(void *)memory};
-    c.op = (record *)(void *)(memory + VALUES_MAX * sizeof(int64_t));
-    c.last = (int32_t *)(void *)(memory + VALUES_MAX * (sizeof(int64_t) + sizeof(record)));
+    counter c = {.cost = out};
     sn_walk w = {.space = sp, .arch = a, .emit = count, .ctx = &c};
     es_status s = sn_walk_run(&w, err);
     if (s == ES_OK)
         out->activation_bytes = peak_bytes(&c);
     for (int v = 1; v <= c.values && s == ES_OK; v++)
-        out->layers_bytes += c.bytes[v];
-    free(memory);
+        out->layers_bytes += c.value[v].bytes;
+    free(c.value);
     return s;
 }
 
