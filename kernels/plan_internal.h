@@ -4,7 +4,7 @@
  *                       that have one kernel are joined; strided slices that a kernel cannot take become dense copies
  *     2. device         vt->fuse may rewrite the work graph (replace nodes in place, or drop them), vt->store chooses storage types, and may rewrite what depends on them
  *     3. plan_fuse.c    gradient sums and outputs are handed to their producers
- *     4. plan_memory.c  walks the work graph in order: in-place outputs, offsets in the workspace, one call per step
+ *     4. plan_place.c   walks the work graph in order: in-place outputs, offsets in the workspace, one call per step
  *     5. plan_run.c     runs the calls
  *
  * Time is the index of a work node. A value's memory belongs to its root: itself, or the value that it is an alias of or is added into.

@@ -30,7 +30,7 @@ bool sn_space_tokens(
     const sn_space
         *sp); /* reads tokens, and gives scores for the next one at every position; else images, one score a sample */
 int sn_space_positions(const sn_space *sp); /* scores a sample has: tokens of a window; 1 for an image */
-char *sn_arch_format(const sn_space *sp, const sr_arch *a); /* the canonical string of design.md; caller owns */
+char *sn_arch_format(const sn_space *sp, const sr_arch *a); /* in the space's notation; caller owns */
 es_status sn_arch_parse(const sn_space *sp, const char *text, sr_arch *out, es_error *err) ES_MUST_CHECK;
 
 /* The space with every choice fixed as in `a`: its only architecture. Its net's parameters have the same names and the slices' extents. */

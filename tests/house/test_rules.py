@@ -119,6 +119,12 @@ class Rules(unittest.TestCase):
         self.refused("mention", "docs/x.md:2", {"docs/x.md": "\nsee `base/gone.c`\n"})
         self.refused("mention", "base/x.c:1", {"base/x.c": "/* tests/base/gone.py shows it */\n"})
         self.passes({"docs/x.md": "`base/base.h`, base/<name>.c, base/*.c, build/base/x.c, ../base/x.c, https://x.org/base/x.c\n"})
+        there = {"base/y.c": "int y;\n", "tests/base/test_y.c": "int y;\n", "scripts/try": "exit\n"}
+        for text in ("run `scripts/no`", "build, then tests/base/z once", "what gone.c does", "below base/rooms/ it is"):
+            self.refused("mention", "docs/x.md:2", {**there, "docs/x.md": f"\n{text}\n"})
+        self.passes({**there, "docs/x.md": "in base/: y.c, test_y.c, `scripts/try`, build/tests/base/y; tests/base/y, tests/base/test_*.c\n"})
+        self.refused("mention", "base/x.c:2", {**there, "base/x.c": "int x;\n/* as gone.c\n * does */\n"})
+        self.passes({**there, "base/x.c": 'const char *s = "gone.c"; /* and/or search/replace as y.c */ int n = here.c;\n'})
 
     @unittest.skipUnless(shutil.which("clang-format"), "clang-format is not installed")
     def test_format(self):
