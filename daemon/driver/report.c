@@ -56,15 +56,17 @@ void dm_report_member(const dm_hunt *h, int64_t ticket, bool final, es_json *j)
     char *text = dm_hunt_text(h, ticket);
     es_json_object(j, NULL);
     es_json_str(j, "architecture", text);
-    bool language = h->s->file->task == SN_TASK_LANGUAGE; /* its samples, positions of one text, are not independent */
+    const bool language = h->s->file->task == SN_TASK_LANGUAGE,
+               independent = h->s->file->task ==
+                             SN_TASK_IMAGES; /* positions of one text are not, a table does not say its samples */
     if (language) {
         es_json_f64(j, "bits_per_character", f->bits);
         es_json_f64(j, "test_bits_per_character", f->test_bits);
     }
     es_json_f64(j, "accuracy", f->accuracy);
-    report_interval(j, "accuracy_95", f->correct, language ? 0 : f->samples);
+    report_interval(j, "accuracy_95", f->correct, independent ? f->samples : 0);
     es_json_f64(j, "test_accuracy", f->test_accuracy);
-    report_interval(j, "test_accuracy_95", f->test_correct, language ? 0 : f->test_samples);
+    report_interval(j, "test_accuracy_95", f->test_correct, independent ? f->test_samples : 0);
     es_json_i64(j, "params", f->cost.params);
     es_json_i64(j, "macs", f->cost.macs);
     es_json_f64(j, "latency_ms", f->latency_ms);

@@ -312,6 +312,7 @@ START_TEST(a_table_is_searched)
         ck_assert_has(result, "\"evaluations\": 12"); /* the space is smaller than the budget */
         ck_assert_has(result, "\"accuracy\": 0.61,");
         ck_assert_has(result, "\"test_accuracy\": 0.51,");
+        ck_assert_ptr_null(strstr(result, "accuracy_95")); /* nobody knows of how many samples */
         free(result);
         world_free(&w);
     }
