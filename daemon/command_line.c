@@ -85,8 +85,8 @@ static es_status set_option(int option, const char *value, dm_config *c, dm_task
     case CHECK: t->check = true; return ES_OK;
     case RESTORE: t->restore = value; return ES_OK;
     case FORCE: t->force = true; return ES_OK;
-    case ':': return es_fail(err, ES_INVALID, "command line", "'%s' lacks a value\n%s", value, usage);
-    default: return es_fail(err, ES_INVALID, "command line", "'%s' is not understood\n%s", value, usage);
+    case ':': return es_fail(err, ES_INVALID, "command line", "'%s' lacks a value (see espalierd --help)", value);
+    default: return es_fail(err, ES_INVALID, "command line", "'%s' is not understood (see espalierd --help)", value);
     }
 }
 
@@ -114,6 +114,6 @@ es_status dm_command_line_read(const dm_command_line *line, dm_config *config, d
             ES_RETURN(set_option(option, option == '?' || option == ':' ? line->argv[optind - 1] : optarg, config, task,
                                  err));
     if (optind < line->argc)
-        return es_fail(err, ES_INVALID, line->argv[optind], "is not understood\n%s", usage);
+        return es_fail(err, ES_INVALID, line->argv[optind], "is not understood (see espalierd --help)");
     return dm_config_check(config, err);
 }

@@ -62,7 +62,7 @@ says 1 "tcp://127.0.0.1:$port: the address is in use" "$d" --dir "$tmp/two" --co
 says 1 "/proc/nowhere" "$d" --dir /proc/nowhere --control "ipc://$tmp/3.c" --data "ipc://$tmp/3.w" --status "" --http ""
 says 2 "is no address: allowed is IPV4:PORT" "$d" --dir "$tmp/6" --control "ipc://$tmp/6.c" --data "ipc://$tmp/6.w" --status "" --http nonsense
 says 2 "is no endpoint: allowed are tcp://ADDRESS:PORT" "$d" --control bogus
-says 2 "'--bogus' is not understood" "$d" --bogus
+says 2 "'--bogus' is not understood (see espalierd --help)" "$d" --bogus
 says 2 "'--dir' lacks a value" "$d" --dir
 says 2 "stray: is not understood" "$d" stray
 says 2 '--log: is "loud": allowed are debug, info, warn, error and off' "$d" --log loud
