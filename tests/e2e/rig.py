@@ -16,9 +16,14 @@ import subprocess
 import sys
 import time
 
-SOURCE = os.environ["ESPALIER_SOURCE"]
-BUILD = os.environ["ESPALIER_BUILD"]
 HERE = os.path.dirname(os.path.abspath(__file__))
+by_hand = "ESPALIER_BUILD" not in os.environ  # not by ctest: the folder build/, and a scratch folder in it
+SOURCE = os.environ.setdefault("ESPALIER_SOURCE", os.path.dirname(os.path.dirname(HERE)))
+BUILD = os.environ.setdefault("ESPALIER_BUILD", os.path.join(SOURCE, "build"))
+if by_hand:
+    scratch = os.path.join(BUILD, "tests", "scratch", "by-hand")
+    os.makedirs(scratch, exist_ok=True)
+    os.chdir(scratch)
 DEVICE = os.environ.get("ESPALIER_TEST_DEVICE", "cpu:1")  # of workers; cuda:0 where there is one
 os.environ.pop("ESPALIER_ENDPOINT", None)
 
