@@ -141,6 +141,11 @@ es_status dm_slice_finish(dm_coord *c, const dm_slice *x, bool *over, es_error *
     }
     ES_GOTO(dm_worker_handed_back(c, x->lease, progress, err));
     *over = x->result->step >= x->result->steps;
+    if (!progress && !x->done &&
+        !*over) { /* nothing was done: weights handed in all the same would be of another step */
+        s = dm_lease_return(c, x->lease, ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, "preempted", 0, err);
+        goto fail;
+    }
     ES_GOTO(slice_keep(c, x, &spec, err));
     if (!*over) {
         ES_GOTO(slice_next(c, x, &spec, err));

@@ -130,6 +130,24 @@ START_TEST(a_slice_handed_back_at_its_end_is_followed_by_a_whole_one)
     }
 END_TEST
 
+/* Weights of a step that it says it has not reached would be the failure of every worker after it. */
+START_TEST(a_hand_back_without_progress_leaves_the_weights)
+    {
+        world *w = world_new(es_test_dir());
+        uint64_t id = world_submit(w, "token", world_small_search);
+        world_hello(w, 1, 1);
+        says_of(w, "at step 10", ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, 0, 40);
+        says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, 10, 40);
+        says_of(w, "at step 20", ESPALIER__WIRE__OUTCOME__OUTCOME_PREEMPTED, 10, 40);
+        says(w, ESPALIER__WIRE__OUTCOME__OUTCOME_DONE, 20, 40);
+        char *show = world_query(w, "show", id, 0);
+        ck_assert_has(show, "\"failures\": 0");
+        ck_assert_has(show, "\"step\": 20");
+        free(show);
+        world_free(&w);
+    }
+END_TEST
+
 START_TEST(who_only_hands_back_gets_no_more)
     {
         world *w = world_new(es_test_dir());
@@ -231,5 +249,5 @@ START_TEST(whose_search_it_is_decides)
 END_TEST
 
 ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, a_slice_without_progress_is_a_failed_attempt,
-             a_slice_handed_back_at_its_end_is_followed_by_a_whole_one, who_only_hands_back_gets_no_more,
-             whose_search_it_is_decides)
+             a_slice_handed_back_at_its_end_is_followed_by_a_whole_one, a_hand_back_without_progress_leaves_the_weights,
+             who_only_hands_back_gets_no_more, whose_search_it_is_decides)
