@@ -16,7 +16,7 @@ def by_ray(trials, slots, seconds):
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         grid = tune.Tuner(trial, param_space={"x": tune.uniform(0, 1)},
-                          tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=slots, metric="score", mode="max"),
+                          tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=slots, metric="score", mode="max", reuse_actors=True),
                           run_config=tune.RunConfig(storage_path=folder, verbose=0)).fit()
         took = time.monotonic() - began
     done = sum(r.error is None for r in grid)
