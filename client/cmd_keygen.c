@@ -11,10 +11,9 @@ enum { PATH_BYTES = 1024 };
 /* The user for a client or admin, the host for a worker; what a name may not have becomes '-'. */
 static void default_name(dm_role role, char name[DM_KEY_NAME_MAX])
 {
-    const char *user = getenv("USER");
     char host[DM_KEY_NAME_MAX] = "";
     gethostname(host, sizeof host - 1);
-    snprintf(name, DM_KEY_NAME_MAX, "%s", role == DM_ROLE_WORKER ? host : user && user[0] ? user : "nobody");
+    snprintf(name, DM_KEY_NAME_MAX, "%s", role == DM_ROLE_WORKER ? host : cl_user());
     for (char *c = name; *c; c++) {
         char one[2] = {*c, 0};
         if (!dm_key_name_valid(one))

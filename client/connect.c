@@ -1,5 +1,6 @@
 #include "client/connect.h"
 
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,15 +76,23 @@ es_status cl_do(dm_peer *p, const cl_order *order, es_str *said, es_error *err)
     return s;
 }
 
+const char *cl_user(void)
+{
+    const char *user = getenv("USER");
+    if (user && user[0])
+        return user;
+    const struct passwd *entry = getpwuid(geteuid());
+    return entry && entry->pw_name[0] ? entry->pw_name : "nobody";
+}
+
 es_status cl_submit(dm_peer *p, const char *token, const char *text, int priority, uint64_t *search, bool *existed,
                     es_error *err)
 {
     Espalier__Wire__Submit q = ESPALIER__WIRE__SUBMIT__INIT;
-    const char *user = getenv("USER");
     q.token = dm_text(token);
     q.text = dm_text(text);
     q.priority = priority;
-    q.user = dm_text(user && user[0] ? user : "nobody");
+    q.user = dm_text(cl_user());
     dm_from_peer m = DM_FROM_PEER(SUBMIT, submit, &q);
     dm_to_peer *r = NULL;
     ES_RETURN(dm_peer_call(p, &m, 3 * CL_CALL_MS, &r, err));

@@ -39,6 +39,9 @@ typedef struct cl_ask {
     int timeout_ms; /* 0: CL_CALL_MS */
 } cl_ask;
 
+/* Who asks: $USER, else the name of this process's user (a service has no $USER), else "nobody". */
+const char *cl_user(void);
+
 es_status cl_connect(const cl_args *a, dm_peer **out, es_error *err) ES_MUST_CHECK;
 es_status cl_query(dm_peer *p, const cl_ask *ask, json_t **out, es_error *err) ES_MUST_CHECK;
 typedef struct cl_order {
