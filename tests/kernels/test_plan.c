@@ -426,7 +426,8 @@ START_TEST(trimmed_plans_run)
             }
             size_t before = mallinfo2().uordblks;
             kn_plan_trim(r->plan);
-            ck_assert_uint_lt(mallinfo2().uordblks, before);
+            if (before > 0) /* the heap of a sanitizer does not say */
+                ck_assert_uint_lt(mallinfo2().uordblks, before);
             same_weights(r);
             kt_ok(kn_run(r->plan, r->ws, &r->b, &err), &err);
             for (int i = 0; i < KN_SLOTS; i++) {
