@@ -79,11 +79,21 @@ static void charge(struct sim_fair *f, account *a, double ms)
 
 /* ---- what workers say */
 
+/* Already in this turn, before the message that is looked at: after a long silence its time ran out first. */
+static bool is_over(const sim *s, int64_t job)
+{
+    for (int i = 0; i < s->moves_n; i++)
+        if (s->moves[i].job == job && s->moves[i].from == DM_JOB_RUNNING)
+            return true;
+    return false;
+}
+
 static rank *rank_of(sim *s, const dm_lease_id *id, const uint8_t uid[16], held **of)
 {
     int64_t worker = 0;
     held *h = id ? es_map_get(&s->fair->held, id->job) : NULL;
-    if (!h || h->attempt != (int64_t)id->attempt || dm_worker_find(dm_coord_store(s->c), uid, &worker, NULL) != ES_OK)
+    if (!h || h->attempt != (int64_t)id->attempt || is_over(s, h->job) ||
+        dm_worker_find(dm_coord_store(s->c), uid, &worker, NULL) != ES_OK)
         return NULL;
     *of = h;
     for (int k = 0; k < h->ranks; k++)
@@ -176,16 +186,16 @@ static bool search_row(void *ctx, const dm_search_row *r)
     if (r->state != DM_SEARCH_RUNNING && r->state != DM_SEARCH_PAUSED)
         return true;
     if (!a) {
-        double lowest = -1;
+        const account *lowest = NULL; /* of this user; may be below 0, since accounts fade while a job runs */
         int user = user_of(f, r->user);
         for (int i = 0; i < ACCOUNTS; i++) {
             const account *o = &f->search[i];
-            if (o->user == user && (lowest < 0 || o->used_ms < lowest))
-                lowest = o->used_ms;
+            if (o->user == user && (!lowest || o->used_ms < lowest->used_ms))
+                lowest = o;
             if (!a && o->user < 0)
                 a = &f->search[i];
         }
-        *a = (account){.search = r->id, .user = user, .used_ms = lowest < 0 ? 0 : lowest};
+        *a = (account){.search = r->id, .user = user, .used_ms = lowest ? lowest->used_ms : 0};
         f->user[user].searches++;
     }
     a->priority = r->priority;
@@ -262,6 +272,7 @@ void sim_fair_restarted(sim *s)
     for (size_t i = 0; (h = es_map_next(&f->held, &i)) != NULL; free(h))
         es_map_remove(&f->held, (uint64_t)h->job);
     es_map_free(&f->greeted);
+    f->fade_at_ms = 0;
     searches(s);
     for (int i = 0; i < ACCOUNTS; i++) {
         f->search[i].used_ms = f->user[i].used_ms = 0;
