@@ -229,16 +229,20 @@ def slow_and_cut(rig):
     say("        %d searches, %d leases lost, %d KiB passed" % (len(line.searches), line.lost(), sum(r.passed for r in line.relays) >> 10))
 
 
-def silent(rig):
+def fall_silent(rig, line):
     """No end of connection is ever seen; only that nobody answers. New connections work: the worker has to make one by itself."""
-    line, want = with_line(rig)
-    line.training()
     line.set(black=True)
     before = line.lost()
     rig.wait(lambda: line.lost() > before or rig.state(line.searches[-1]) == "done", 30, "the lease to be lost")
     line.set(black=False)
     line.training()
     line.goes_on("silence", 60)
+
+
+def silent(rig):
+    line, want = with_line(rig)
+    line.training()
+    fall_silent(rig, line)
     finish(rig, line, want)
 
 
@@ -265,12 +269,7 @@ def curve(rig):
     check(line.coordinator.poll() is None, "the coordinator lives")
     line.goes_on("changed bits", 60)
     line.training()
-    line.set(black=True)
-    before = line.lost()
-    rig.wait(lambda: line.lost() > before or rig.state(line.searches[-1]) == "done", 30, "the lease to be lost")
-    line.set(black=False)
-    line.training()
-    line.goes_on("silence", 60)
+    fall_silent(rig, line)
     finish(rig, line, want)
     check(line.coordinator.poll() is None, "the coordinator lives")
     say("        %d searches, %d leases lost, %d KiB passed, %d bits changed, %d times libzmq's own assertion ended the worker"
