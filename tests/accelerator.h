@@ -10,7 +10,7 @@
 #ifndef ES_TESTS_ACCELERATOR_H
 #define ES_TESTS_ACCELERATOR_H
 
-#include "kernels/device.h"
+#include "kernels/device/device.h"
 #include "tests/check_main.h"
 
 /* not_cuda NULL: whatever is named will do. The caller closes it. */

@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "kernels/device.h"
+#include "kernels/device/device.h"
 
 enum { EXIT_USAGE = 2, FIRST_MS = 1000, LONGEST_MS = 30000, LIVED_MS = 60000 };
 

@@ -11,8 +11,8 @@
 
 #include "base/arena.h"
 #include "daemon/wire/transfer.h"
-#include "kernels/collective.h"
-#include "kernels/device.h"
+#include "kernels/collective/collective.h"
+#include "kernels/device/device.h"
 #include "worker/session.h"
 
 typedef enum wk_stop { WK_GO, WK_PREEMPT, WK_CANCEL } wk_stop;

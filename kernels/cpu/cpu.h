@@ -13,7 +13,7 @@
 #define KN_CPU_CPU_H
 
 #include "kernels/cpu/vec.h"
-#include "kernels/device_internal.h"
+#include "kernels/device/device_internal.h"
 #include "kernels/ops/ops_internal.h"
 
 #ifdef _OPENMP

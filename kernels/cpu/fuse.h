@@ -21,7 +21,7 @@
 #define KN_CPU_FUSE_H
 
 #include "kernels/cpu/line.h"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 enum { KN_BACK_DY, KN_BACK_W, KN_BACK_X, KN_BACK_COEF, KN_BACK_E, KN_BACK_COEF_E, KN_BACK_INPUTS };
 enum { KN_BACK_DX, KN_BACK_DW, KN_BACK_SUMS, KN_BACK_OUTPUTS };

@@ -1,10 +1,10 @@
 /* The optimisers' passes in host memory: block by block with the state in registers, pieces shared out among the threads. */
-#include "kernels/optim_internal.h"
+#include "kernels/optim/optim_internal.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "kernels/device_internal.h"
+#include "kernels/device/device_internal.h"
 
 enum { N = KN_OPTIM_BLOCK, LANES = 8 };
 

@@ -6,7 +6,7 @@
 #ifndef KN_CUDA_ACT_CUH
 #define KN_CUDA_ACT_CUH
 
-#include "kernels/graph.h"
+#include "kernels/graph/graph.h"
 
 template <bool FAST> static __device__ __forceinline__ float kn_sigmoid(float x)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 enum { PER_LAUNCH = 96, BLEND_NOW = 0, BLEND_WAIT = 1, BLEND_LAST = 2 };
 

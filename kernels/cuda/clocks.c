@@ -1,6 +1,6 @@
 /* A GPU's clocks through NVML, which comes with the driver and not with CUDA: loaded when asked for the first time, never required. Its few declarations stand here,
  * so that nothing is needed to build. */
-#include "kernels/clocks.h"
+#include "kernels/device/clocks.h"
 
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>

@@ -13,8 +13,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-#include "kernels/device_internal.h"
-#include "kernels/ops.h"
+#include "kernels/device/device_internal.h"
+#include "kernels/graph/ops.h"
 
 enum {
     KN_VEC = 8, /* elements a thread loads at once: 16 bytes of bf16 */

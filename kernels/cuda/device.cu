@@ -5,8 +5,8 @@
 
 #include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/optim_internal.h"
-#include "kernels/plan_internal.h"
+#include "kernels/optim/optim_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 extern "C" const kn_optim_kernels kn_cuda_optim; /* optim.cu */
 

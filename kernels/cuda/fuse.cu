@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 static kn_val add_value(kn_graph *w, kn_shape shape, uint32_t node, int index)
 {

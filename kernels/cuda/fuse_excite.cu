@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 enum { PIXELS = 1 << 1 | 1 << 2 };
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 struct products {
     kn_plan *plan;

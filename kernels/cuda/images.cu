@@ -1,4 +1,4 @@
-/* Batches of images from a data set in device memory (kernels/images.h). A block makes one sample: its first thread draws, all of them copy. */
+/* Batches of images from a data set in device memory (kernels/device/images.h). A block makes one sample: its first thread draws, all of them copy. */
 #include "base/rng.h"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/philox.cuh"

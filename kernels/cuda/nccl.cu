@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "kernels/collective_internal.h"
+#include "kernels/collective/collective_internal.h"
 #include "kernels/cuda/cuda.cuh"
 
 enum { PIECES = 48, EVENTS = 1024, PACK_THREADS = 256 };

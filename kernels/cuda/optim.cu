@@ -2,7 +2,7 @@
  * Semantics: kernels/cpu/optim.c. Half a warp per block of KN_OPTIM_BLOCK = 64 elements, four a lane; a thread block per piece of 256 blocks.
  */
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/optim_internal.h"
+#include "kernels/optim/optim_internal.h"
 
 enum { THREADS = 256, EACH = KN_OPTIM_BLOCK / 32 };
 

@@ -5,7 +5,7 @@
  * are computed from by elementwise ops, so that nothing is rounded on its way there.
  */
 #include "kernels/cuda/cuda.cuh"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 
 /* Inputs of an op that may be a bf16 weight. */
 static unsigned weight_inputs(kn_op op)

@@ -1,5 +1,5 @@
 /* The CUDA column of the op table. A missing row is "no kernel": the plan expands the op or refuses it by name. */
-#include "kernels/ops.h"
+#include "kernels/graph/ops.h"
 
 #define DECLARE(name) es_status kn_cuda_##name(const kn_call *c, es_error *err);
 #define DECLARE_SCRATCH(name) size_t kn_cuda_##name##_scratch(const kn_call *c);

@@ -8,7 +8,7 @@
 #ifndef KN_OPS_INTERNAL_H
 #define KN_OPS_INTERNAL_H
 
-#include "kernels/graph_internal.h"
+#include "kernels/graph/graph_internal.h"
 
 #ifdef __cplusplus
 extern "C" {

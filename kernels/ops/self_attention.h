@@ -8,7 +8,7 @@
 #ifndef KN_OPS_SELF_ATTENTION_H
 #define KN_OPS_SELF_ATTENTION_H
 
-#include "kernels/ops.h"
+#include "kernels/graph/ops.h"
 
 static inline void kn_self_attention_parts(const kn_tensor *packed, kn_tensor part[3])
 {

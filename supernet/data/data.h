@@ -27,7 +27,7 @@
 #ifndef SN_DATA_H
 #define SN_DATA_H
 
-#include "kernels/device.h"
+#include "kernels/device/device.h"
 #include "supernet/data/formats.h"
 #include "supernet/searchfile/searchfile.h"
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "kernels/images.h"
+#include "kernels/device/images.h"
 
 enum { SHARE = 4 }; /* at most this part of the device's free memory */
 

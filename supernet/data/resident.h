@@ -1,4 +1,4 @@
-/* resident.h - a data set in the memory of a device that makes its own batches (kernels/images.h): uploaded once, no copy from the host in a step.
+/* resident.h - a data set in the memory of a device that makes its own batches (kernels/device/images.h): uploaded once, no copy from the host in a step.
  *
  *     sn_resident *r; ES_RETURN(sn_resident_new(d, dev, &r, err));            // NULL: no images, the device makes none, or too little of its memory is free
  *     sn_resident_order(r, SN_ORDER_EPOCH, rows, n, err);                     // once an epoch

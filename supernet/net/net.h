@@ -15,7 +15,7 @@
 #define SN_NET_H
 
 #include "base/hash.h"
-#include "kernels/graph.h"
+#include "kernels/graph/graph.h"
 #include "supernet/space/space.h"
 
 typedef struct sn_net sn_net;

@@ -8,7 +8,7 @@
 #ifndef SN_SEARCHFILE_H
 #define SN_SEARCHFILE_H
 
-#include "kernels/optim.h"
+#include "kernels/optim/optim.h"
 #include "search/algorithm.h"
 #include "supernet/space/space.h"
 

@@ -11,7 +11,7 @@
 #include <stdatomic.h>
 
 #include "base/arena.h"
-#include "kernels/graph.h"
+#include "kernels/graph/graph.h"
 #include "supernet/space/space.h"
 
 enum {

@@ -23,7 +23,7 @@
 #ifndef SN_GANG_H
 #define SN_GANG_H
 
-#include "kernels/collective.h"
+#include "kernels/collective/collective.h"
 #include "supernet/train/train.h"
 
 /* Takes part from here on; borrows c. NULL: alone again. */

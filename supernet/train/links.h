@@ -14,7 +14,7 @@
 #define SN_LINKS_H
 
 #include "base/hash.h"
-#include "kernels/plan.h"
+#include "kernels/plan/plan.h"
 
 enum { SN_LINK_PLANS_MAX = 4096 };
 

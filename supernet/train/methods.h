@@ -14,7 +14,7 @@
 #define SN_METHODS_H
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
+#include "kernels/graph/autodiff.h"
 #include "supernet/train/gang.h"
 
 typedef enum sn_loss_kind {

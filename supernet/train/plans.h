@@ -2,7 +2,7 @@
  *
  *     sn_kept_plan *k = sn_plans_at(t->plans, pass, batch, precision);
  *     if (!k->made)
- *         ES_RETURN(make(t, pass, &k->plan, err));            // with kn_plan_options.repeats: such plans are recorded (kernels/plan.h)
+ *         ES_RETURN(make(t, pass, &k->plan, err));            // with kn_plan_options.repeats: such plans are recorded (kernels/plan/plan.h)
  *     k->made = true;
  *
  * What a plan depends on is its key: architecture, loss, what the pass hands out, scale, batch, precision. What it also depends on but does not change while a trainer runs

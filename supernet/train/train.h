@@ -24,8 +24,8 @@
 #ifndef SN_TRAIN_H
 #define SN_TRAIN_H
 
-#include "kernels/clocks.h"
-#include "kernels/plan.h"
+#include "kernels/device/clocks.h"
+#include "kernels/plan/plan.h"
 #include "supernet/data/data.h"
 #include "supernet/net/net.h"
 #include "supernet/searchfile/searchfile.h"

@@ -14,7 +14,7 @@
 #ifndef SN_VERSION_H
 #define SN_VERSION_H
 
-#include "kernels/tensor.h"
+#include "kernels/tensor/tensor.h"
 
 enum { SN_CHUNK_BYTES = 1 << 20 };
 

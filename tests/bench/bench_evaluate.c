@@ -20,7 +20,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "base/str.h"
-#include "kernels/device_internal.h"
+#include "kernels/device/device_internal.h"
 #include "search/algorithm.h"
 #include "supernet/train/train.h"
 

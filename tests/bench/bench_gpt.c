@@ -14,9 +14,9 @@
 
 #include "base/rng.h"
 #include "base/str.h"
-#include "kernels/autodiff.h"
-#include "kernels/optim.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/optim/optim.h"
+#include "kernels/plan/plan.h"
 #include "supernet/net/net.h"
 
 enum { IN_TARGETS = 2, OUT_LOSS = 0, OUT_TARGETS = 1, STEPS_MAX = 1000 };

@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 #include "base/str.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 #include "supernet/net/net.h"
 
 enum { SUBNETS = 100, PARTS = 4 };

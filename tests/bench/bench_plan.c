@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 #include "base/str.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 
 enum { RUNS = 300, BLOCKS_MAX = 64, CHANNELS = 32, EXPAND = 6, BATCH = 32 };
 

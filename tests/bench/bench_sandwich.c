@@ -17,10 +17,10 @@
 
 #include "base/rng.h"
 #include "base/str.h"
-#include "kernels/autodiff.h"
-#include "kernels/device_internal.h"
-#include "kernels/optim.h"
-#include "kernels/plan.h"
+#include "kernels/device/device_internal.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/optim/optim.h"
+#include "kernels/plan/plan.h"
 
 enum {
     CHOICES = 8,

@@ -15,9 +15,9 @@
 #ifndef KN_TESTS_HARNESS_H
 #define KN_TESTS_HARNESS_H
 
-#include "kernels/autodiff.h"
+#include "kernels/graph/autodiff.h"
 #include "kernels/ops/ops_internal.h"
-#include "kernels/plan.h"
+#include "kernels/plan/plan.h"
 
 typedef struct kt_rig {
     kn_device *dev;

@@ -12,8 +12,8 @@
 #ifndef ES_TESTS_OP_CASES_H
 #define ES_TESTS_OP_CASES_H
 
-#include "kernels/device_internal.h"
-#include "kernels/graph_internal.h"
+#include "kernels/device/device_internal.h"
+#include "kernels/graph/graph_internal.h"
 
 enum { OP_INPUTS = 6, OP_PARAMS = 6, OP_DERIVATIVES = OP_INPUTS + 1 };
 enum { OP_SLOT_R = OP_INPUTS, OP_SLOT_S };

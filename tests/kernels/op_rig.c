@@ -9,7 +9,7 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/rng.h"
-#include "kernels/autodiff.h"
+#include "kernels/graph/autodiff.h"
 #include "kernels/ops/ops_internal.h"
 
 int64_t op_nth(const kn_tensor *t, int64_t i)

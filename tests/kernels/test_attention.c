@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 
 typedef struct size {
     int n, heads, tq, tk, d;

@@ -1,5 +1,5 @@
 /* Ranks as processes of this test, on one host. */
-#include "kernels/collective.h"
+#include "kernels/collective/collective.h"
 
 #include <math.h>
 #include <poll.h>

@@ -5,8 +5,8 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 
 enum { BLOCKS = 3, BATCH = 8, CLASSES = 5, WEIGHTS = 8 };
 

@@ -9,7 +9,7 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/plan.h"
+#include "kernels/plan/plan.h"
 #include "tests/kernels/op_cases.h"
 
 #define SHAPE(...)                                                                                  \

@@ -9,9 +9,9 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/device_internal.h"
-#include "kernels/plan_internal.h"
+#include "kernels/device/device_internal.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan_internal.h"
 
 enum { IN_X, IN_R, SQUEEZED = 8, PROJECTED = 16 };
 

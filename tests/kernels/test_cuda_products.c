@@ -6,8 +6,8 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 
 typedef struct size {
     int rows, width, hidden,

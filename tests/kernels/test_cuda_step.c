@@ -6,10 +6,10 @@
 #include "tests/check_main.h"
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/device_internal.h"
-#include "kernels/optim.h"
-#include "kernels/plan.h"
+#include "kernels/device/device_internal.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/optim/optim.h"
+#include "kernels/plan/plan.h"
 
 enum { BATCH = 8, SIZE = 16, CLASSES = 10, BLOCKS = 4, WIDTH = 32, EXPAND = 4, KERNEL = 5, FRESH = 16 };
 enum { IN_IMAGES, IN_LABELS };

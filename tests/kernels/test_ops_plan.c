@@ -6,8 +6,8 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 #include "tests/kernels/op_cases.h"
 
 /* Of a chain of kernels, each with its own tolerance. */

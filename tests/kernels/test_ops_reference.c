@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "kernels/autodiff.h"
+#include "kernels/graph/autodiff.h"
 #include "tests/kernels/op_cases.h"
 
 #define DIMS(...)                                                                                   \

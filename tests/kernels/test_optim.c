@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/optim.h"
+#include "kernels/optim/optim.h"
 
 enum { STEPS = 7 };
 

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "base/arena.h"
-#include "kernels/params.h"
+#include "kernels/params/params.h"
 #include "tests/check_main.h"
 #include "tests/kernels/harness.h"
 

@@ -2,7 +2,7 @@
 #include <malloc.h>
 
 #include "base/arena.h"
-#include "kernels/plan_internal.h"
+#include "kernels/plan/plan_internal.h"
 #include "tests/check_main.h"
 #include "tests/kernels/harness.h"
 

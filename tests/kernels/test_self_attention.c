@@ -5,8 +5,8 @@
 #include "tests/check_main.h"
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 
 typedef struct size {
     int n, t, heads, d;

@@ -6,9 +6,9 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/optim.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/optim/optim.h"
+#include "kernels/plan/plan.h"
 
 enum { STEPS = 20, BATCH = 6, SIZE = 10, CLASSES = 4, BLOCKS = 3, WIDTH = 16, EXPAND = 4, KERNEL = 5, SQUEEZE = 4 };
 enum { IN_IMAGES, IN_LABELS, OUT_LOSS = 0, OUT_CORRECT = 1, SCALAR_MOMENTUM = 0 };

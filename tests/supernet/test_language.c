@@ -3,8 +3,8 @@
 #include <math.h>
 
 #include "base/rng.h"
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 #include "supernet/data/tokens.h"
 #include "supernet/space/template.h"
 #include "supernet/train/methods.h"

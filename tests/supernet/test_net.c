@@ -2,8 +2,8 @@
 #include <math.h>
 #include <time.h>
 
-#include "kernels/autodiff.h"
-#include "kernels/plan.h"
+#include "kernels/graph/autodiff.h"
+#include "kernels/plan/plan.h"
 #include "supernet/net/net.h"
 #include "tests/check_main.h"
 #include "tests/supernet/spaces.h"

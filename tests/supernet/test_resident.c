@@ -3,7 +3,7 @@
 
 #include "base/arena.h"
 #include "base/rng.h"
-#include "kernels/device_internal.h"
+#include "kernels/device/device_internal.h"
 #include "tests/accelerator.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/device_internal.h"
+#include "kernels/device/device_internal.h"
 #include "supernet/train/methods.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
