@@ -1,5 +1,6 @@
 /* What drivers (daemon/driver/) ask of the coordinator. */
 #include "daemon/coord/driver.h"
+#include "daemon/coord/finish.h"
 
 #include <stdlib.h>
 

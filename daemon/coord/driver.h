@@ -8,8 +8,9 @@
 #ifndef DM_DRIVER_H
 #define DM_DRIVER_H
 
-#include "daemon/coord/internal.h"
 #include "supernet/searchfile/searchfile.h"
+
+#include "daemon/coord/state.h"
 
 struct dm_driver {
     const char *name;

@@ -1,10 +1,14 @@
-/* Attempts that went wrong: what it means for the job (another one after a pause, or its end) and for the worker (drained when it is at fault). */
+#include "daemon/coord/failure.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/coord/driver.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/finish.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/search.h"
+#include "daemon/coord/worker.h"
 
 int64_t dm_backoff_ms(dm_coord *c, int failures)
 {

@@ -1,13 +1,7 @@
-/* Fair shares within a priority: between users, and between the searches of one.
- *
- * Everybody has an account of worker time. A lease is charged to its search and its user when it begins, with what such a job took before, and corrected when it
- * ends (one that was lost: until its worker was last heard). Whoever has used least is next, the user first, then his search; ties go to who was
- * served longest ago. Who comes new starts level with the lowest account, so he gets his share from now on and nothing for the past; accounts
- * fade by half in FADE_HALF_MS, so that waiting without need earns no more than that. Start-time fair queueing: Goyal, Vin, Cheng (1996). */
+#include "daemon/coord/fair.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "daemon/coord/internal.h"
 
 enum { FADE_EVERY_MS = 60000, FADE_HALF_MS = 1800000, UNKNOWN_MS = 1000 };
 

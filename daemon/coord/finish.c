@@ -1,4 +1,5 @@
-/* Results: accepted only for the current lease, once. */
+#include "daemon/coord/finish.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,7 +8,13 @@
 
 #include "base/log.h"
 #include "daemon/coord/driver.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/failure.h"
+#include "daemon/coord/gang.h"
+#include "daemon/coord/metrics.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/slice.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
 
 bool dm_kind_trains(int kind)
 {

@@ -1,9 +1,7 @@
-/* Which worker may take which job now: its kind, and room beside what it holds. A device is shared while the predicted memory of what it holds fits; a latency is
- * measured alone. Predictions may be wrong: the worker with the most memory may try any job, alone, and its plan says what the job really needs. */
+#include "daemon/coord/fit.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "daemon/coord/internal.h"
 
 static bool takes_kind(const dm_worker *w, int kind) { return w->online && !w->drained[0] && (w->kinds >> kind & 1); }
 

@@ -1,12 +1,14 @@
-/* Gangs: one lease held by many workers. The ranks find each other through an id that rank 0 offers and the coordinator hands on; the attempt stands and falls as a
- * whole. Which workers become a gang, and when, is sched.c's. */
+#include "daemon/coord/gang.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/failure.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
 #include "supernet/searchfile/searchfile.h"
 
 enum { BROKEN_MAX = 8 }; /* then each further time is a failed attempt */

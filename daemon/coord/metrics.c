@@ -1,7 +1,6 @@
-/* The coordinator in numbers, in Prometheus' text format. */
-#include <inttypes.h>
+#include "daemon/coord/metrics.h"
 
-#include "daemon/coord/internal.h"
+#include <inttypes.h>
 
 enum { WORKERS_SHOWN = 1000 };
 

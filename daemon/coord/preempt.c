@@ -1,12 +1,15 @@
-/* Preemption: when a ready job finds no worker, training jobs of lower priority are asked to hand back what they have, at their next step. That is not an attempt that
- * counts; the job is ready again and goes on from there. The lowest priority goes first, and of equals the one that has run for the shortest time.
- *
- * No more workers are cleared than there are jobs waiting: those that are being cleared, and those that are free, count. */
+#include "daemon/coord/preempt.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/finish.h"
+#include "daemon/coord/fit.h"
+#include "daemon/coord/gang.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
 
 enum { EVERY_MS = 200 };
 

@@ -1,4 +1,5 @@
-/* Questions: JSON as schemas/status.md describes it. Read-only; answered from rows, and from memory where that is fresher. */
+#include "daemon/coord/query.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +7,10 @@
 
 #include "base/version.h"
 #include "daemon/coord/driver.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/fit.h"
+#include "daemon/coord/gang.h"
+#include "daemon/coord/search.h"
+#include "daemon/coord/turn.h"
 
 enum {
     LIST_DEFAULT = 50,

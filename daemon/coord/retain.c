@@ -1,18 +1,9 @@
-/* What is kept, and for how long. The rule (docs/user-guide.md states it for users):
- *
- *     search is            weights versions that stay
- *     running, paused      what its jobs made, the newest `checkpoints` of each training
- *     failed               the same, for failed_days: it may be retried
- *     done                 those that its result names: for final_days, and longer while it is among the newest final_searches
- *     cancelled, deleted   none
- *     pinned               as while it ran (not for cancelled and deleted ones)
- *
- * A version stays as long as a row of version_use names it. Here rows go; daemon/weights/collect.c finds the versions without any. Bounded work in each turn. */
+#include "daemon/coord/retain.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
 
 enum { RETAIN_SEARCHES = 16, RETAIN_PAUSE_MS = 20, RETAIN_WORKERS = 200 };
 

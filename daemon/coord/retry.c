@@ -1,13 +1,12 @@
-/* `espalier retry`: a failed search goes on, and every failed job of it gets all its attempts again, however many there are: a bounded number of rows in each turn.
- *
- * Until the last of them is ready the search stays failed. So a coordinator that dies on the way leaves a failed search, and whoever asked asks again. The answer
- * leaves when the search goes on. */
+#include "daemon/coord/retry.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/search.h"
+#include "daemon/coord/turn.h"
 
 enum { RETRY_JOBS = 500 }; /* looked at in a turn */
 

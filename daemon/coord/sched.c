@@ -1,18 +1,16 @@
-/* Who gets which job: higher priority first; within a priority the user, then the search, that used the workers least (fair.c).
- *
- * A gang starts whole or not at all. When one is next in that order and too few workers of any machine kind are free, it holds the free ones of the kind on
- * which it can be whole: what comes after it may use them only for jobs that are expected to be over before the gang is whole. So small jobs do
- * not starve a gang. And a gang does not starve them: after hold limit_ms it gives way for as long; each time it holds twice as long, so it starts in the end.
- *
- * Ready jobs stay in the database; each search has a window of the oldest ones in memory, filled when it is empty. So a million waiting jobs cost no
- * memory, and picking costs the same with ten of them or ten million. */
+#include "daemon/coord/sched.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/fair.h"
+#include "daemon/coord/fit.h"
+#include "daemon/coord/gang.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
 
 /* Wire job kinds 1 to 8. */
 static const uint32_t all_kinds = 0x1fe;

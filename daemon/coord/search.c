@@ -1,4 +1,5 @@
-/* Searches in memory, and what users ask of them. */
+#include "daemon/coord/search.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,7 +8,12 @@
 
 #include "base/log.h"
 #include "daemon/coord/driver.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/fair.h"
+#include "daemon/coord/retain.h"
+#include "daemon/coord/retry.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
 
 enum { SWEEP_JOBS = 500, NAME_MAX_BYTES = 128, TOKEN_MAX_BYTES = 128 };
 

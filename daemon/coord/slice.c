@@ -1,9 +1,14 @@
-/* A training is handed out in slices; here one comes back, done or given up on the way, and the next one begins from its weights. */
+#include "daemon/coord/slice.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/coord/internal.h"
+#include "daemon/coord/failure.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/turn.h"
+#include "daemon/coord/worker.h"
+
 #include "supernet/searchfile/searchfile.h"
 
 /* steps_known: what the slice before said of the whole training; 0: this is the first. */

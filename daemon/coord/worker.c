@@ -1,11 +1,17 @@
-/* Workers: who they are, what they hold, when they are gone. */
+#include "daemon/coord/worker.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "daemon/coord/internal.h"
+#include "daemon/coord/failure.h"
+#include "daemon/coord/fair.h"
+#include "daemon/coord/gang.h"
+#include "daemon/coord/sched.h"
+#include "daemon/coord/search.h"
+#include "daemon/coord/turn.h"
 
 enum { FORGET_MS = 600000 }; /* a worker silent for so long, holding nothing, is forgotten */
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/coord/turn.h"
+
 static uint64_t id_key(const es_id *id)
 {
     uint64_t k;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/coord/driver.h"
+#include "daemon/coord/search.h"
 
 enum { PARTS_MAX = 17 };
 

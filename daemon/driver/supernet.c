@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/coord/search.h"
 #include "daemon/driver/hunt.h"
 
 typedef struct supernet {

@@ -1,6 +1,7 @@
 /* A search against a published table: the coordinator looks the values up itself, a bounded number between messages; no worker, no weights. */
 #include <stdlib.h>
 
+#include "daemon/coord/search.h"
 #include "daemon/driver/hunt.h"
 #include "supernet/table.h"
 
