@@ -46,14 +46,15 @@ typedef struct sn_table_config {
     char key[64], value[64], report[64];
 } sn_table_config;
 
-/* The training methods, one line each: X(NAME, name, its spelling in a search file). Its file is supernet/train/methods/<name>.c. */
-#define SN_METHODS(X)                          \
-    X(SINGLE_PATH, single_path, "single-path") \
-    X(SANDWICH, sandwich, "sandwich")          \
-    X(MODULES, modules, "modules")
+/* The training methods, one line each: X(NAME, name, its spelling in a search file, passes of a step that come again in every one: their plans are kept and on a
+ * GPU recorded). Its file is supernet/train/methods/<name>.c. */
+#define SN_METHODS(X)                             \
+    X(SINGLE_PATH, single_path, "single-path", 0) \
+    X(SANDWICH, sandwich, "sandwich", 2)          \
+    X(MODULES, modules, "modules", 1)
 
 typedef enum sn_method {
-#define X(NAME, name, spelling) SN_METHOD_##NAME,
+#define X(NAME, name, spelling, repeating) SN_METHOD_##NAME,
     SN_METHODS(X)
 #undef X
         SN_METHOD_COUNT
@@ -138,9 +139,16 @@ es_status sn_search_file_parse(const char *name, const char *text, size_t n, con
 /* Is there any architecture inside the constraints on known costs? ES_INFEASIBLE with the closest costs seen; up to a second for a large space. sn_search_file_load
  * asks it, so that nothing impossible is queued. */
 es_status sn_search_file_feasible(const sn_search_file *f, es_error *err) ES_MUST_CHECK;
-/* Device memory that a job of this search is expected to need, from the cost model of the largest architecture: weights, and for training gradients, optimiser state and
- * what the backward pass keeps of a batch. Data, libraries and the device's own needs are not in it. 0: not known (a search against a table). It decides what may
- * share a device; whether a job fits is known for sure only from its plan. */
+/* What trainers keep at most (train/links.h, train/plans.h, train/train.h) stands here, because the coordinator predicts from it and sees no trainer. */
+enum {
+    SN_EVAL_BATCH = 128,      /* samples scored at a time on a processor; more on a GPU */
+    SN_PLANS_MAX = 8,         /* of passes that come again in every step */
+    SN_LINK_PLANS_MAX = 4096, /* of units that were scored */
+};
+/* Memory that a job of this search is expected to need, from the cost model of the largest architecture: weights, and for training gradients, optimiser state,
+ * what the backward pass keeps of a batch and the recorded passes; for scoring the plans of units that are kept from subnet to subnet. A device's and its host's
+ * memory are not told apart (plans are in the host's, recordings in a GPU's). Data, libraries and the device's own needs are not in it. 0: not known (a search against a table).
+ * It decides what may share a device; whether a job fits is known for sure only from its plan. */
 int64_t sn_search_file_memory(const sn_search_file *f, bool training);
 void sn_search_file_destroy(sn_search_file **f);
 /* The sr_problem of a file: objectives, constraints, and the cost model as `costs` (params, macs, activation_bytes). Borrows f. */

@@ -5,7 +5,7 @@
 #include "supernet/searchfile/internal.h"
 
 static const char *const methods[] = {
-#define X(NAME, name, spelling) spelling,
+#define X(NAME, name, spelling, repeating) spelling,
     SN_METHODS(X)
 #undef X
         NULL};

@@ -119,6 +119,7 @@ es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_e
     es_status s = sn_walk_run(&w, err);
     if (s == ES_OK)
         out->activation_bytes = peak_bytes(&c);
+    out->layers = c.values;
     for (int v = 1; v <= c.values && s == ES_OK; v++)
         out->layers_bytes += c.value[v].bytes;
     free(c.value);

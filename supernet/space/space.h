@@ -47,6 +47,7 @@ typedef struct sn_cost {
     int64_t macs;             /* multiply-adds, by the space's counting rule (docs/search-file.md) */
     int64_t activation_bytes; /* largest sum of fp32 inputs and outputs alive at one layer, batch 1 */
     int64_t layers_bytes;     /* sum of every layer's fp32 output, batch 1: what a backward pass looks at */
+    int layers;               /* ops that are walked */
 } sn_cost;
 es_status sn_space_cost(const sn_space *sp, const sr_arch *a, sn_cost *out, es_error *err) ES_MUST_CHECK;
 

@@ -7,7 +7,7 @@
  *
  * The key is all that a link's plan depends on while the trainer lives: where in a chain the unit stands is not part of it, but whether it begins or ends one.
  * Random subnets of a space have most of their units in common with some earlier one after a few dozen (mbconv: some 500 different units).
- * At most SN_LINK_PLANS_MAX are kept (some 20 KB of host memory each, none of a device's); the one not asked for the longest makes room. The table owns the
+ * At most SN_LINK_PLANS_MAX (searchfile.h) are kept (13 to 20 KB of host memory each, none of a device's); the one not asked for the longest makes room. The table owns the
  * plans; one is valid until SN_LINK_PLANS_MAX - 1 others have been asked for.
  */
 #ifndef SN_LINKS_H
@@ -15,8 +15,7 @@
 
 #include "base/hash.h"
 #include "kernels/plan/plan.h"
-
-enum { SN_LINK_PLANS_MAX = 4096 };
+#include "supernet/searchfile/searchfile.h"
 
 typedef struct sn_link_key { /* compared as bytes: no padding */
     es_hash unit;

@@ -35,7 +35,7 @@ typedef struct sn_method_ops {
     const char *name;
     es_status (*step)(sn_trainer *t, uint64_t step, es_error *err);
 } sn_method_ops;
-#define X(NAME, name, spelling) extern const sn_method_ops sn_method_##name;
+#define X(NAME, name, spelling, repeating) extern const sn_method_ops sn_method_##name;
 SN_METHODS(X)
 #undef X
 

@@ -65,3 +65,15 @@ void sn_plans_forget(sn_plans *p)
         p->kept[i].asked = 0;
     }
 }
+
+int sn_plans_count(const sn_plans *p, size_t *kernels)
+{
+    int n = 0;
+    *kernels = 0;
+    for (int i = 0; i < SN_PLANS_MAX; i++)
+        if (p->kept[i].made) {
+            n++;
+            *kernels += kn_plan_steps(p->kept[i].plan);
+        }
+    return n;
+}

@@ -14,7 +14,7 @@
 
 /* The methods, by sn_method. */
 static const sn_method_ops *const methods[] = {
-#define X(NAME, name, spelling) [SN_METHOD_##NAME] = &sn_method_##name,
+#define X(NAME, name, spelling, repeating) [SN_METHOD_##NAME] = &sn_method_##name,
     SN_METHODS(X)
 #undef X
 };

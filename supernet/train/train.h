@@ -90,7 +90,6 @@ es_status sn_modules_describe(const sn_trainer *t, sn_modules_plan *out, es_erro
 /* Batch norm is recalibrated for every evaluated subnet: the average, over batches of sn_calibration_batch samples, of batch statistics on `supernet.calibration` training
  * samples, drawn once per seed (sn_loader_calibration) and not augmented: what is scored is not augmented either. limit: the first so many of the split; 0 all.
  * A sample of tokens is a window; every position of it is scored. */
-enum { SN_EVAL_BATCH = 128 }; /* samples scored at a time on a processor; more on a GPU */
 typedef struct sn_evaluation {
     uint64_t correct, samples; /* of tokens: positions */
     double loss;               /* mean cross-entropy, nats */
