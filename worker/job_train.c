@@ -11,15 +11,14 @@
 
 typedef struct slice {
     wk_job *job;
+    const sn_trainer *trainer;
     int64_t end_ns; /* 0: no limit */
-    bool begun;     /* a slice is one step at least */
 } slice;
 
 static bool should_stop(void *ctx)
 {
     slice *s = ctx;
-    bool begun = s->begun;
-    s->begun = true;
+    bool begun = sn_trainer_step(s->trainer) > s->job->spec->step; /* a slice is one step at least */
     return wk_job_stopping(s->job) != WK_GO || (begun && s->end_ns && es_clock_mono_ns(es_clock_system()) >= s->end_ns);
 }
 
@@ -37,7 +36,9 @@ static es_status run_slice(wk_job *j, sn_trainer *t, uint64_t until, double seco
         ES_RETURN(wk_gang_open(j, gang, err));
         ES_RETURN(sn_trainer_join(t, *gang, err));
     }
-    slice sl = {.job = j, .end_ns = seconds > 0 ? es_clock_mono_ns(es_clock_system()) + (int64_t)(seconds * 1e9) : 0};
+    slice sl = {.job = j,
+                .trainer = t,
+                .end_ns = seconds > 0 ? es_clock_mono_ns(es_clock_system()) + (int64_t)(seconds * 1e9) : 0};
     sn_hooks hooks = {.ctx = &sl, .stop = should_stop, .progress = on_progress};
     ES_RETURN(sn_trainer_run(t, until, &hooks, report, err));
     return wk_job_stopping(j) == WK_CANCEL

@@ -58,6 +58,7 @@ struct sn_trainer {
     struct sn_plans *plans;           /* of those that do */
     struct sn_link_plans *link_plans; /* of evaluations */
     bool warm, warming;               /* the first steps have been rehearsed on the device; are being */
+    const sn_hooks *hooks;            /* while warming; may be NULL */
     kn_workspace *ws;
     size_t workspace_bytes;
     sr_arch *largest, *smallest, *sampled;

@@ -244,11 +244,15 @@ static es_status plan_of(sn_trainer *t, const sn_pass *p, kn_plan **plan, es_err
     return ES_OK;
 }
 
+static bool told_to_stop(const sn_hooks *h) { return h && h->stop && h->stop(h->ctx); }
+
 es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
 {
     kn_plan *plan = NULL;
     if (t->gang && sn_gang_rehearses(t->gang))
         return sn_gang_note(t, p->arch, err);
+    if (t->warming && told_to_stop(t->hooks))
+        return es_fail(err, ES_CANCELLED, NULL, "told to stop before the first step");
     ES_RETURN(plan_of(t, p, &plan, err));
     float *ring = t->losses,
           *loss = ring + SN_LOSS_RING; /* at one address in every step: a plan that repeats wants that */
@@ -321,28 +325,34 @@ static es_status reserve(sn_trainer *t, es_error *err)
 }
 
 /* On a GPU the driver loads the code of a kernel when it is launched for the first time, products are looked up by shape, and plans that repeat are recorded on their second run:
- * all of that happens here, in the first steps without their update, instead of in them. Nothing is left of it: gradients are zero again, losses are not taken. */
-static es_status warm_up(sn_trainer *t, es_error *err)
+ * all of that happens here, in the first steps without their update, instead of in them. Nothing is left of it: gradients are zero again, losses are not taken.
+ * *stop: told to stop meanwhile; the rest is rehearsed another time. */
+static es_status warm_up(sn_trainer *t, const sn_hooks *h, bool *stop, es_error *err)
 {
     es_status s = ES_OK;
     if (t->warm || kn_device_backend(t->dev) != KN_BACKEND_CUDA)
         return ES_OK;
     ES_RETURN(sn_loader_train(t->loader, t->step, &t->batch, err));
     t->warming = true;
+    t->hooks = h;
     for (uint64_t i = 0; i < WARM_STEPS && s == ES_OK; i++)
         s = t->method->step(t, t->step + i, err);
     t->warming = false;
-    ES_RETURN(s);
+    t->hooks = NULL;
+    *stop = s == ES_CANCELLED;
+    if (!*stop)
+        ES_RETURN(s);
     ES_RETURN(kn_weights_zero_grads(t->weights, err));
     ES_RETURN(kn_device_sync(t->dev, err));
-    t->warm = true;
+    t->warm = !*stop;
     return ES_OK;
 }
 
-/* Asked before a step: alone, whether it is not to be taken; in a gang that is agreed on after it (sn_gang_agree), so that all ranks stop at one boundary. */
+/* Asked before a step (*stop: told so already): alone, whether it is not to be taken; in a gang that is agreed on after it (sn_gang_agree), so that all ranks
+ * stop at one boundary. */
 static es_status ask_stop(sn_trainer *t, const sn_hooks *h, bool *stop, es_error *err)
 {
-    *stop = h && h->stop && h->stop(h->ctx);
+    *stop = *stop || told_to_stop(h);
     if (!t->gang)
         return ES_OK;
     ES_RETURN(sn_gang_propose(t, *stop, err));
@@ -350,14 +360,16 @@ static es_status ask_stop(sn_trainer *t, const sn_hooks *h, bool *stop, es_error
     return ES_OK;
 }
 
-static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, es_error *err)
+/* told: to stop, before the first step. */
+static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, bool told, es_error *err)
 {
     es_clock *clock = es_clock_system();
-    int64_t told = es_clock_mono_ns(clock);
+    int64_t spoke = es_clock_mono_ns(clock);
     uint64_t told_step = t->step, told_count = 0;
     double told_sum = 0;
     bool stop = false;
     while (t->step < until && !stop) {
+        stop = told;
         ES_RETURN(ask_stop(t, h, &stop, err));
         if (stop)
             break;
@@ -365,7 +377,7 @@ static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, es_
         if (t->gang)
             ES_RETURN(sn_gang_agree(t, &stop, err));
         int64_t now = es_clock_mono_ns(clock);
-        bool tell = h && h->progress && now - told >= PROGRESS_NS;
+        bool tell = h && h->progress && now - spoke >= PROGRESS_NS;
         if (t->pending == SN_LOSS_RING || tell)
             ES_RETURN(take_losses(t, err));
         if (tell && t->loss_count > told_count) {
@@ -373,7 +385,7 @@ static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, es_
             double rate =
                 (double)(t->step - told_step) * (double)t->file->supernet.batch / ((double)(now - told) * 1e-9);
             h->progress(h->ctx, t->step, t->steps, loss, rate);
-            told = now;
+            spoke = now;
             told_step = t->step;
             told_sum = t->loss_sum;
             told_count = t->loss_count;
@@ -389,16 +401,17 @@ es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, 
     int64_t start = es_clock_mono_ns(clock);
     uint64_t first = t->step, until = until_step < t->steps ? until_step : t->steps;
     es_status s = ES_OK;
+    bool stop = false;
     memset(out, 0, sizeof *out);
     t->loss_sum = 0;
     t->loss_count = 0;
     if (t->step < until)
         s = reserve(t, err);
     if (s == ES_OK && t->step < until)
-        s = warm_up(t, err);
+        s = warm_up(t, h, &stop, err);
     out->prepare_s = (double)(es_clock_mono_ns(clock) - start) * 1e-9;
     if (s == ES_OK)
-        s = run_steps(t, until, h, err);
+        s = run_steps(t, until, h, stop, err);
     if (s != ES_OK)
         return t->gang ? sn_gang_failed(t->gang, s, err) : s;
     out->step = t->step;

@@ -35,7 +35,7 @@ typedef struct sn_trainer sn_trainer;
 
 typedef struct sn_hooks {
     void *ctx;
-    bool (*stop)(void *ctx); /* asked between steps */
+    bool (*stop)(void *ctx); /* asked between steps, and between the passes of the rehearsal; once true, it holds */
     void (*progress)(void *ctx, uint64_t step, uint64_t steps, double loss,
                      double images_per_s); /* about once a second */
 } sn_hooks;

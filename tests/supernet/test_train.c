@@ -221,6 +221,41 @@ START_TEST(stops_between_steps)
     }
 END_TEST
 
+/* A processor that says it is a GPU is rehearsed on like one: two steps of four passes before the first. Told to stop, it does not wait for their end, forgets what it
+ * has done of them, and goes on later as if nothing had been. */
+START_TEST(stops_in_the_rehearsal)
+    {
+        lab *l = lab_new("cpu", SN_METHOD_SANDWICH), *plain = lab_new("cpu", SN_METHOD_SANDWICH);
+        es_error err = {0};
+        sn_report r;
+        int asked = 0;
+        l->file.supernet.random_subnets = plain->file.supernet.random_subnets = 2;
+        l->dev->backend = KN_BACKEND_CUDA;
+        sn_trainer *t = lab_trainer(l), *other = lab_trainer(plain);
+        sn_trainer_exact(t);
+        const sn_hooks hooks = {.ctx = &asked, .stop = stop_at_3};
+        ck_assert_ok_err(sn_trainer_run(t, 10, &hooks, &r, &err), &err);
+        ck_assert_uint_eq(r.step, 0);
+        ck_assert_int_eq(asked, 4); /* three passes, and not one more */
+        uint64_t calls = l->dev->count.calls;
+        ck_assert_uint_gt(calls, 0);
+        asked = -8;
+        ck_assert_ok_err(sn_trainer_run(t, 10, &hooks, &r, &err), &err);
+        ck_assert_uint_eq(r.step, 3); /* after a whole rehearsal */
+        ck_assert_uint_gt(l->dev->count.calls - calls, 4 * calls);
+        lab_run(other, 3);
+        sn_version *a = lab_save(t), *b = lab_save(other);
+        ck_assert(sn_version_equal(a, b));
+        sn_version_destroy(&a);
+        sn_version_destroy(&b);
+        sn_trainer_destroy(&t);
+        sn_trainer_destroy(&other);
+        l->dev->backend = KN_BACKEND_CPU;
+        lab_destroy(&l);
+        lab_destroy(&plain);
+    }
+END_TEST
+
 START_TEST(divergence_is_said)
     {
         lab *l = lab_new("cpu", SN_METHOD_SINGLE_PATH);
@@ -268,4 +303,5 @@ END_TEST
 ES_TEST_MAIN("train", resumed_bit_for_bit_sandwich, resumed_bit_for_bit_single_path_adam,
              resumed_bit_for_bit_on_an_accelerator, what_repeats_is_one_launch, threads_do_not_matter,
              learns_sandwich_alpha, learns_sandwich_kl, learns_sandwich_labels, learns_single_path,
-             gradients_are_summed, stops_between_steps, divergence_is_said, refuses_what_is_not_its_own)
+             gradients_are_summed, stops_between_steps, stops_in_the_rehearsal, divergence_is_said,
+             refuses_what_is_not_its_own)
