@@ -149,7 +149,7 @@ extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
     ES_RETURN(shape_of(c, &c->in[0], &c->in[2], &a, err));
     a.q = rows(&c->in[0]), a.k = rows(&c->in[1]), a.v = rows(&c->in[2]), a.out = rows(&c->out[0]);
     a.lse = (float *)c->out[1].p;
-    if (kn_attention_fits_bf16(&a))
+    if (kn_cuda(c)->can.hopper && kn_attention_fits_bf16(&a))
         ES_RETURN(kn_attention_bf16(kn_cuda(c), &a, err));
     else if ((int64_t)a.n * a.heads * a.tq > 0)
         forward_kernel<<<ROWS_GRID(a.tq)>>>(a);
@@ -175,7 +175,7 @@ extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
     a.delta = (float *)c->scratch;
     if ((int64_t)a.n * a.heads * a.tq * a.tk == 0)
         return ES_OK;
-    if (kn_attention_fits_bf16(&a)) {
+    if (kn_cuda(c)->can.hopper && kn_attention_fits_bf16(&a)) {
         ES_RETURN(kn_attention_bf16_grad(kn_cuda(c), &a, err));
     } else {
         dq_kernel<<<ROWS_GRID(a.tq)>>>(a);

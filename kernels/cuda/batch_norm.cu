@@ -10,15 +10,12 @@
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/batch_norm.cuh"
 
-enum { MOST_ITEMS = 2 * KN_COLUMN_WIDE * KN_VEC }; /* two sums of each channel of a column */
-
 template <int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     stats_kernel(const __grid_constant__ kn_columns k, const __grid_constant__ bn_args a,
                  const __grid_constant__ bn_sums s)
 {
     extern __shared__ __align__(16) float shared[];
-    __shared__ double total[MOST_ITEMS];
     kn_begin();
     kn_place p = kn_where<W>(k);
     float v[2][W] = {};
@@ -36,8 +33,9 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
         });
     }
     __syncthreads();
-    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
+    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, (double *)shared))
         return;
+    const double *total = (const double *)shared;
     for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
         int channel = blockIdx.y * n + i;
         double m = total[i] / (double)k.rows, var = total[n + i] / (double)k.rows - m * m;
@@ -80,7 +78,6 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
 {
     constexpr bool FAST = TYPE == KN_BF16;
     extern __shared__ __align__(16) float shared[];
-    __shared__ double total[MOST_ITEMS];
     kn_begin();
     kn_place p = kn_where<W>(k);
     float v[2][W] = {}, scale[W], mean[W];
@@ -104,8 +101,9 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
         });
     }
     __syncthreads();
-    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, total))
+    if (!kn_column_sums<2, W>(k, v, s.partial, s.arrived, shared, (double *)shared))
         return;
+    const double *total = (const double *)shared;
     for (int i = threadIdx.x, n = k.groups * W; i < n; i += k.groups * k.lanes) {
         int channel = blockIdx.y * n + i;
         if (channel >= k.channels)

@@ -126,12 +126,23 @@ template <int N> struct whole_rows {
     }
 };
 
+/* Blocks of a cluster wait for each other; where another's `p` is. */
+#if KN_HOPPER
+static __device__ __forceinline__ void whole_meet(void) { cooperative_groups::this_cluster().sync(); }
+static __device__ __forceinline__ const float *whole_theirs(float *p, int rank)
+{
+    return cooperative_groups::this_cluster().map_shared_rank(p, rank);
+}
+#else
+static __device__ __forceinline__ void whole_meet(void) {}
+static __device__ __forceinline__ const float *whole_theirs(float *p, int) { return p; }
+#endif
+
 /* Adds v over a cluster: in every block, thread i < WHOLE_CHANNELS gets the totals of the column's channel i. `sums` must stay until the cluster has met again. */
 static __device__ __forceinline__ void whole_totals(const whole_grid &g, float (&v)[2][KN_VEC],
                                                     float (&part)[WHOLE_WARPS][2 * WHOLE_CHANNELS],
                                                     float (&sums)[2 * WHOLE_CHANNELS], double (&total)[2])
 {
-    cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
     const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < 2; n++)
@@ -151,12 +162,12 @@ static __device__ __forceinline__ void whole_totals(const whole_grid &g, float (
             sum += part[i][threadIdx.x];
         sums[threadIdx.x] = sum;
     }
-    cluster.sync();
+    whole_meet();
     total[0] = total[1] = 0;
     if (threadIdx.x < WHOLE_CHANNELS)
 #pragma unroll 16
         for (int r = 0; r < g.size; r++) {
-            const float *theirs = cluster.map_shared_rank(&sums[0], r);
+            const float *theirs = whole_theirs(sums, r);
             total[0] += (double)theirs[threadIdx.x];
             total[1] += (double)theirs[WHOLE_CHANNELS + threadIdx.x];
         }
@@ -169,6 +180,8 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
 {
     extern __shared__ __align__(16) float shared[];
     __shared__ float part[WHOLE_WARPS][2 * WHOLE_CHANNELS], sums[2 * WHOLE_CHANNELS], coef[2][WHOLE_CHANNELS];
+    if (!KN_HOPPER)
+        return;
     kn_begin();
     const int rank = (int)blockIdx.x % g.size, column = (int)blockIdx.x / g.size,
               each = (g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES;
@@ -215,7 +228,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
             y[w] = kn_act_of<ACT, true>(a.act, 0, fmaf(x.get(w), scale[w], offset[w]));
         kn_store8(y, a.out, KN_BF16, rows.at + row * rows.step);
     }
-    cooperative_groups::this_cluster().sync(); /* nobody leaves while its sums are read */
+    whole_meet(); /* nobody leaves while its sums are read */
 }
 
 /* dy from its parts, for the rows in slot 1 that hold d: what each image has is asked for one row ahead. */
@@ -264,6 +277,8 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
 {
     extern __shared__ __align__(16) float shared[];
     __shared__ float part[WHOLE_WARPS][2 * WHOLE_CHANNELS], sums[2 * WHOLE_CHANNELS], coef[2][WHOLE_CHANNELS];
+    if (!KN_HOPPER)
+        return;
     kn_begin();
     const int rank = (int)blockIdx.x % g.size, column = (int)blockIdx.x / g.size,
               each = (g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES;
@@ -330,7 +345,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
         }
         kn_store8(r, a.out, KN_BF16, at);
     }
-    cooperative_groups::this_cluster().sync();
+    whole_meet();
 }
 
 /* kn_launch with clusters. */
@@ -369,7 +384,7 @@ static void launch(const kn_call *c, void (*kernel)(P...), const whole_grid &g, 
 bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels)
 {
     const whole_grid g = grid_of(rows, channels, 1, kn_cuda(c)->sms);
-    if (g.depth == 0)
+    if (g.depth == 0 || !kn_cuda(c)->can.hopper)
         return false;
     KN_WITH_ACT(a.act, ACT, WHOLE_LAUNCH(c, (whole_kernel<ACT>), g, 1, a, s));
     return true;
@@ -379,7 +394,7 @@ bool kn_cuda_norm_grad_whole(const kn_call *c, const bn_args &a, const bn_sums &
                              bool excited)
 {
     const whole_grid g = grid_of(rows, channels, 2, kn_cuda(c)->sms);
-    if (g.depth == 0)
+    if (g.depth == 0 || !kn_cuda(c)->can.hopper)
         return false;
     if (excited)
         KN_WITH_ACT(a.act, ACT, WHOLE_LAUNCH(c, (whole_grad_kernel<ACT, true>), g, 2, a, s));

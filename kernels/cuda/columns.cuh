@@ -85,7 +85,7 @@ template <int W> static __device__ __forceinline__ kn_place kn_where(const kn_co
 }
 
 /* Adds v[N][W] over all rows. True in the one block that arrives last at its column, with sum number n of the block's channel i in
- * total[n * groups * W + i]; channel i is blockIdx.y * groups * W + i. Shared memory: kn_columns_shared. */
+ * total[n * groups * W + i]; channel i is blockIdx.y * groups * W + i. Shared memory: kn_columns_shared; `total` may be its beginning. */
 template <int N, int W>
 static __device__ __forceinline__ bool kn_column_sums(const kn_columns &k, float (*v)[W], float *partial,
                                                       unsigned *arrived, float *shared, double *total)

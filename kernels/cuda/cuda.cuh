@@ -5,6 +5,9 @@
  * stored as bf16.
  *
  * Deterministic: no floating-point atomics anywhere; every reduction has a shape-determined tree. No kernel allocates or waits.
+ *
+ * Which GPUs: compute capability 8.0 and up (kernels/device/capability.h). A kernel that uses what only 9.0 has is empty in code for others (KN_HOPPER) and launched only where
+ * kn_cuda_device.can.hopper; what is done instead must need no more than KN_SHARED_MOST. docs/developing.md, "Which GPUs", has the rule.
  */
 #ifndef KN_CUDA_CUH
 #define KN_CUDA_CUH
@@ -13,13 +16,24 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "kernels/device/capability.h"
 #include "kernels/device/device_internal.h"
 #include "kernels/graph/ops.h"
 
 enum {
     KN_VEC = 8, /* elements a thread loads at once: 16 bytes of bf16 */
-    KN_SHARED_MOST = 100 << 10
-}; /* dynamic shared memory of a block, so that two fit a multiprocessor */
+    KN_SHARED_MOST =
+        96
+        << 10 /* dynamic shared memory of a block: every device has it beside 3 KiB that are static (KN_SHARED_LEAST), and two blocks fit a
+                                 multiprocessor of 9.0 */
+};
+
+/* Is this code for 9.0a, or seen by the host's compiler? */
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define KN_HOPPER 1
+#else
+#define KN_HOPPER 0
+#endif
 
 struct kn_cuda_gemm_cache;
 
@@ -32,6 +46,7 @@ struct kn_cuda_now {
 struct kn_cuda_device {
     kn_device base;
     int index, sms;
+    kn_capability can;
     cudaStream_t stream;
     cublasLtHandle_t lt;
     void *lt_workspace;
@@ -56,8 +71,8 @@ void kn_cuda_blends_close(kn_cuda_device *dev);
 void kn_cuda_blends_forget(kn_cuda_device *dev);
 
 /* The depthwise kernels' shared memory, once per device. */
-es_status kn_cuda_depthwise_open(es_error *err);
-es_status kn_cuda_depthwise_dw_open(es_error *err);
+es_status kn_cuda_depthwise_open(kn_cuda_device *dev, es_error *err);
+es_status kn_cuda_depthwise_dw_open(kn_cuda_device *dev, es_error *err);
 
 /* Mean and variance of each channel (last dimension) of x, in the call's scratch (batch_norm.cu). */
 size_t kn_cuda_stats_scratch(const kn_call *c, const kn_tensor *x);
@@ -111,18 +126,23 @@ es_status kn_cuda_gemm(kn_cuda_device *dev, const kn_gemm *g, es_error *err);
 /* Runs a kernel that looks at `preparing` before each launch. */
 es_status kn_cuda_prepare(kn_kernel kernel, const kn_call *c, es_error *err);
 
-/* Lets a kernel have `bytes` of dynamic shared memory, beyond the 48 KiB that need no asking: the first time that this line is reached for a device. */
-#define KN_ALLOW_SHARED(dev, kernel, bytes)                                                            \
-    do {                                                                                               \
-        static uint64_t done_;                                                                         \
-        const uint64_t bit_ = 1ull << ((dev)->index & 63);                                             \
-        if ((bytes) > 40 << 10 && !(__atomic_load_n(&done_, __ATOMIC_RELAXED) & bit_)) {               \
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, KN_SHARED_MOST); \
-            __atomic_fetch_or(&done_, bit_, __ATOMIC_RELAXED);                                         \
-        }                                                                                              \
+/* Lets a kernel have the dynamic shared memory that the device has for it, up to KN_SHARED_MOST; a launch that asks for more fails. */
+cudaError_t kn_cuda_allow_shared(const kn_cuda_device *dev, const void *kernel);
+/* The same before a launch with `bytes`, when that is beyond the 48 KiB that need no asking: the first time that this line is reached for a device. */
+#define KN_ALLOW_SHARED(dev, kernel, bytes)                                              \
+    do {                                                                                 \
+        static uint64_t done_;                                                           \
+        const uint64_t bit_ = 1ull << ((dev)->index & 63);                               \
+        if ((bytes) > 40 << 10 && !(__atomic_load_n(&done_, __ATOMIC_RELAXED) & bit_)) { \
+            kn_cuda_allow_shared(dev, (const void *)(kernel));                           \
+            __atomic_fetch_or(&done_, bit_, __ATOMIC_RELAXED);                           \
+        }                                                                                \
     } while (0)
 
-/* Launches a kernel that begins with kn_begin(): its blocks may be set up while the kernel before is still finishing. */
+/* False once this process has opened a device where kernels cannot wait for the one before them (kn_capability.early). */
+extern bool kn_cuda_early;
+
+/* Launches a kernel that begins with kn_begin(): where the device can, its blocks are set up while the kernel before is still finishing. */
 template <typename... P, typename... A>
 static inline void kn_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, A... a)
 {
@@ -135,7 +155,7 @@ static inline void kn_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t
     config.dynamicSmemBytes = shared;
     config.stream = stream;
     config.attrs = &attribute;
-    config.numAttrs = 1;
+    config.numAttrs = __atomic_load_n(&kn_cuda_early, __ATOMIC_RELAXED) ? 1 : 0;
     cudaLaunchKernelEx(&config, kernel, P(a)...); /* KN_LAUNCHED sees its error */
 }
 
@@ -154,8 +174,10 @@ extern const kn_kernel_row kn_cuda_kernels[KN_OP_COUNT];
 /* First of all in a kernel of kn_launch: everything before in the stream is complete and visible; the next kernel may be set up. */
 static __device__ __forceinline__ void kn_begin(void)
 {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
     cudaGridDependencySynchronize();
     cudaTriggerProgrammaticLaunchCompletion();
+#endif
 }
 
 static __device__ __forceinline__ float kn_load(const void *p, int dtype, int64_t i)

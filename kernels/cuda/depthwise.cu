@@ -162,7 +162,7 @@ template <bool FLIP> static void forward(const dw_args *a, int sms, cudaStream_t
         DW_BY_KERNEL(a->k, K, (launch_forward<K, 2, FLIP>(a, stream)), (forward_any<FLIP>(a, stream)));
 }
 
-es_status kn_cuda_depthwise_open(es_error *err)
+es_status kn_cuda_depthwise_open(kn_cuda_device *dev, es_error *err)
 {
     STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_PLAIN, false>));
     STAGE_ALLOW((rows_kernel<3, 1, false, ROWS_STATS, false>));

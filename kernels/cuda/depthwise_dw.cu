@@ -224,7 +224,7 @@ static int launch_staged(const kn_call *c, const dw_args *a, float *partial)
     return dw_rows_blocks(&g);
 }
 
-es_status kn_cuda_depthwise_dw_open(es_error *err)
+es_status kn_cuda_depthwise_dw_open(kn_cuda_device *dev, es_error *err)
 {
     STAGE_ALLOW((dw_rows_kernel<3, 1>));
     STAGE_ALLOW((dw_rows_kernel<5, 1>));

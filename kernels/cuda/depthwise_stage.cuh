@@ -15,7 +15,7 @@
 
 #include "kernels/cuda/depthwise.cuh"
 
-enum { STAGE_PAIRS = 16, STAGE_T = 4, STAGES = 4, STAGE_TILES = 16, STAGE_BYTES_MOST = 100 << 10 };
+enum { STAGE_PAIRS = 16, STAGE_T = 4, STAGES = 4, STAGE_TILES = 16 };
 
 struct stage_grid {
     int tiles;  /* of a strip; tiles * images <= 16 */
@@ -57,8 +57,7 @@ static inline bool stage_fits(const dw_args *a)
 }
 
 /* Once per device: a kernel may use more than 48 KiB of shared memory. */
-#define STAGE_ALLOW(kernel) \
-    KN_CUDA_RETURN(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STAGE_BYTES_MOST))
+#define STAGE_ALLOW(kernel) KN_CUDA_RETURN(kn_cuda_allow_shared(dev, (const void *)(kernel)))
 
 #ifdef __CUDACC__
 static __device__ __forceinline__ void stage_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }

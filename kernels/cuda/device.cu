@@ -217,6 +217,62 @@ static const kn_device_vt vtable = {
     forget,
 };
 
+bool kn_cuda_early = true;
+
+/* The code itself says what it was compiled for: a build has several versions, and the driver chooses. */
+static __global__ void compiled_kernel(int *out)
+{
+#ifdef __CUDA_ARCH__
+    out[0] = __CUDA_ARCH__;
+    out[1] = KN_HOPPER;
+#endif
+}
+
+/* 0: there is none that this device can load. */
+static es_status compiled_for(int *arch, bool *hopper, es_error *err)
+{
+    int *out, found[2] = {};
+    KN_CUDA_RETURN(cudaMalloc((void **)&out, sizeof found));
+    compiled_kernel<<<1, 1>>>(out);
+    cudaError_t e = cudaGetLastError();
+    if (e == cudaSuccess)
+        e = cudaMemcpy(found, out, sizeof found, cudaMemcpyDeviceToHost);
+    cudaFree(out);
+    if (e != cudaSuccess && e != cudaErrorNoKernelImageForDevice && e != cudaErrorInvalidDeviceFunction &&
+        e != cudaErrorUnsupportedPtxVersion)
+        return kn_cuda_fail(e, "the first kernel", err);
+    *arch = found[0], *hopper = found[1];
+    return ES_OK;
+}
+
+static es_status find_capability(kn_cuda_device *dev, const cudaDeviceProp *prop, es_error *err)
+{
+    char name[sizeof dev->base.model + 32];
+    kn_gpu_facts f = {};
+    snprintf(name, sizeof name, "%s (%s)", dev->base.name, prop->name);
+    f.name = name;
+    f.major = prop->major, f.minor = prop->minor;
+    f.shared_bytes = prop->sharedMemPerBlockOptin;
+    f.built_for = ES_CUDA_ARCHITECTURES;
+    if (10 * f.major + f.minor >= KN_CAPABILITY_LEAST)
+        ES_RETURN(compiled_for(&f.compiled, &f.compiled_hopper, err));
+    ES_RETURN(kn_capability_decide(&f, getenv("ESPALIER_TEST_CAPABILITY"), &dev->can, err));
+    if (!dev->can.early)
+        __atomic_store_n(&kn_cuda_early, false, __ATOMIC_RELAXED);
+    return ES_OK;
+}
+
+cudaError_t kn_cuda_allow_shared(const kn_cuda_device *dev, const void *kernel)
+{
+    cudaFuncAttributes a;
+    cudaError_t e = cudaFuncGetAttributes(&a, kernel);
+    if (e != cudaSuccess)
+        return e;
+    const size_t rest = dev->can.shared_bytes - a.sharedSizeBytes;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)(rest < KN_SHARED_MOST ? rest : KN_SHARED_MOST));
+}
+
 static es_status open_parts(kn_cuda_device *dev, es_error *err)
 {
     cudaDeviceProp prop;
@@ -224,13 +280,14 @@ static es_status open_parts(kn_cuda_device *dev, es_error *err)
     KN_CUDA_RETURN(cudaGetDeviceProperties(&prop, dev->index));
     snprintf(dev->base.model, sizeof dev->base.model, "%s", prop.name);
     dev->sms = prop.multiProcessorCount;
+    ES_RETURN(find_capability(dev, &prop, err));
     KN_CUDA_RETURN(cudaStreamCreateWithFlags(&dev->stream, cudaStreamNonBlocking));
     KN_CUDA_RETURN(cudaMalloc((void **)&dev->now, sizeof *dev->now));
     KN_CUDA_RETURN(cudaMalloc((void **)&dev->arrived, KN_COLUMN_MOST * sizeof(unsigned)));
     KN_CUDA_RETURN(cudaMemsetAsync(dev->arrived, 0, KN_COLUMN_MOST * sizeof(unsigned), dev->stream));
     ES_RETURN(kn_cuda_blends_open(dev, err));
-    ES_RETURN(kn_cuda_depthwise_open(err));
-    ES_RETURN(kn_cuda_depthwise_dw_open(err));
+    ES_RETURN(kn_cuda_depthwise_open(dev, err));
+    ES_RETURN(kn_cuda_depthwise_dw_open(dev, err));
     dev->lt_workspace_bytes = LT_WORKSPACE;
     KN_CUDA_RETURN(cudaMalloc(&dev->lt_workspace, dev->lt_workspace_bytes));
     if (cublasLtCreate(&dev->lt) != CUBLAS_STATUS_SUCCESS)
