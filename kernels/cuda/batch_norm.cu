@@ -1,4 +1,4 @@
-/* Batch norm over [rows, channels], with the activation in the same pass, and a squeeze-excite's product when fuse.cu found one behind it.
+/* Batch norm over [rows, channels], with the activation in the same pass, and a squeeze-excite's product or a shortcut's sum when fuse.cu found one behind it.
  *
  * Forward: one pass for the statistics (sums of x - k and (x - k)^2, k = the channel's first value, so that nothing cancels), one to normalise. Backward: one for
  * sum d' and sum d' xhat with d' = dy act'(z), one for dx = gamma rstd (d' - mean d' - xhat mean(d' xhat)). z is recomputed from x: the
@@ -6,9 +6,13 @@
  *
  * With squeeze-excite (bf16): y = act(z) s, where each image has its s (a sixth input); backward dy = d s + alpha q, of d and of each image's s and q (inputs 0, 6 and 7),
  * is made wherever it is read and stored nowhere.
+ *
+ * With a shortcut (bf16, no activation): y = norm(x) + r (input 3, or 6 where statistics are given).
  */
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/batch_norm.cuh"
+
+enum { SHORTCUT = -1 };
 
 template <int W, int TYPE>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
@@ -46,26 +50,29 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     }
 }
 
+/* E: 1 with squeeze-excite, SHORTCUT with that, else 0. */
 template <int ACT, int W, int TYPE, int E>
 static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     apply_kernel(const __grid_constant__ kn_columns k, const __grid_constant__ bn_args a)
 {
     extern __shared__ __align__(16) float shared[];
-    constexpr bool FAST = TYPE == KN_BF16;
+    constexpr bool FAST = TYPE == KN_BF16, R = E == SHORTCUT, S = E == 1;
     kn_begin();
     kn_place p = kn_where<W>(k);
     float scale[W], shift[W];
     if (!p.active)
         return;
-    kn_flow<1, W, TYPE, E> flow(k, p, shared, a.from);
+    kn_flow<1 + R, W, TYPE, S> flow(k, p, shared, a.from);
     kn_norm_coefficients<W>(a.norm, p.channel, scale, shift);
-    flow.rows([&](const kn_raw<W, TYPE>(&v)[1 + E], int64_t i) {
+    flow.rows([&](const kn_raw<W, TYPE>(&v)[1 + R + S], int64_t i) {
         float y[W];
 #pragma unroll
         for (int w = 0; w < W; w++) {
             y[w] = kn_act_of<ACT, FAST>(a.act, 0, fmaf(v[0].get(w), scale[w], shift[w]));
-            if (E)
-                y[w] *= v[E].get(w);
+            if (S)
+                y[w] *= v[S].get(w);
+            if (R)
+                y[w] += v[R].get(w);
         }
         kn_storew<W>(y, a.out, TYPE == KN_ANY_TYPE ? a.out_type : TYPE, i);
     });
@@ -170,8 +177,8 @@ static int width_of(const kn_tensor *x, const kn_tensor *out, const kn_tensor *d
     return one_type && aligned && x->shape.d[x->shape.rank - 1] % KN_VEC == 0 ? KN_VEC : 1;
 }
 
-/* The same, where N tensors are read. */
-static int excited_width(int width, const bn_args &a, int n)
+/* The same, where N tensors are read, all of which must be bf16. */
+static int short_width(int width, const bn_args &a, int n)
 {
     for (int i = 0; i < n; i++)
         if (a.from.type[i] != KN_BF16 || !kn_aligned(a.from.p[i]))
@@ -290,11 +297,17 @@ void kn_cuda_stats(const kn_call *c, const kn_tensor *x, float *mean, float *var
     stats(c, k, a, s, width);
 }
 
-static void apply(const kn_call *c, const bn_args &a, int width)
+static void apply(const kn_call *c, const bn_args &a, int width, bool shortcut)
 {
     const int type = a.from.type[0];
     const kn_columns k = columns_of(c, &c->in[0], width, false);
-    BN_LAUNCH(c, apply_kernel, a.act, width, type, k, shared_of(k, 1, 0, width, type), k, a);
+    const size_t shared = shared_of(k, shortcut ? 2 : 1, 0, width, type);
+    if (!shortcut)
+        BN_LAUNCH(c, apply_kernel, a.act, width, type, k, shared, k, a);
+    else if (width == KN_VEC)
+        BN_LAUNCH_ONE(c, (apply_kernel<KN_ACT_NONE, KN_VEC, KN_BF16, SHORTCUT>), k, shared, k, a);
+    else
+        BN_LAUNCH_ONE(c, (apply_kernel<KN_ACT_NONE, 1, KN_ANY_TYPE, SHORTCUT>), k, shared, k, a);
 }
 
 extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
@@ -303,13 +316,19 @@ extern "C" es_status kn_cuda_batch_norm(const kn_call *c, es_error *err)
     kn_columns k = columns_of(c, &c->in[0], width, true);
     bn_args a = args_of(c, 0);
     bn_sums s = sums_of(c, &k, width);
+    const bool shortcut = c->n_in == 4;
+    int result_width = width;
 
+    if (shortcut) {
+        from_add(&a, 1, &c->in[3]);
+        result_width = short_width(width, a, 2);
+    }
     s.a = (float *)c->out[1].p, s.b = (float *)c->out[2].p;
-    if (width == 1 || a.from.type[0] != KN_BF16 || !kn_cuda_norm_whole(c, a, s, k.rows, k.channels)) {
+    if (result_width == 1 || a.from.type[0] != KN_BF16 || !kn_cuda_norm_whole(c, a, s, k.rows, k.channels, shortcut)) {
         stats(c, k, a, s, width);
         a.norm.mean = s.a;
         a.norm.var = s.b;
-        apply(c, a, width);
+        apply(c, a, result_width, shortcut);
     }
     KN_LAUNCHED("batch_norm");
     return ES_OK;
@@ -323,11 +342,14 @@ extern "C" es_status kn_cuda_batch_norm_infer(const kn_call *c, es_error *err)
     a.norm.var = (const float *)c->in[4].p;
     if (c->n_in == 6) {
         from_images(&a, 1, &c->in[0], &c->in[5]);
-        width = excited_width(width, a, 2);
+        width = short_width(width, a, 2);
         const kn_columns k = columns_of(c, &c->in[0], width, false);
         BN_LAUNCH_EXCITED(c, apply_kernel, 1, a.act, width, k, shared_of(k, 2, 0, width, KN_BF16), k, a);
+    } else if (c->n_in == 7) {
+        from_add(&a, 1, &c->in[6]);
+        apply(c, a, short_width(width, a, 2), true);
     } else {
-        apply(c, a, width);
+        apply(c, a, width, false);
     }
     KN_LAUNCHED("batch_norm_infer");
     return ES_OK;
@@ -361,7 +383,7 @@ static es_status grad(const kn_call *c, bool constants, es_error *err)
         from_images(&a, 2, &c->in[1], &c->in[6]);
         from_images(&a, 3, &c->in[1], &c->in[7]);
         a.alpha = c->a->alpha;
-        width = excited_width(width, a, 4);
+        width = short_width(width, a, 4);
     }
     const kn_columns k = columns_of(c, &c->in[1], width, true);
     bn_sums s = sums_of(c, &k, width);

@@ -6,7 +6,7 @@
 #include "kernels/cuda/norm.cuh"
 
 struct bn_args {
-    kn_flow_from from; /* x; backward dy; forward s, or backward s and q */
+    kn_flow_from from; /* x; backward dy; forward s or a shortcut, or backward s and q */
     void *out;
     int out_type, act;
     float alpha; /* of q */
@@ -23,9 +23,13 @@ struct bn_sums {
 };
 
 /* batch_norm_cluster.cu: statistics and result, or sums and result, in one launch. False: not for this shape, nothing was done. bf16, vectors of 8. */
-bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels);
+bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels,
+                        bool shortcut);
 bool kn_cuda_norm_grad_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels,
                              bool excited);
+
+/* fuse_norms.cu: shortcuts are added by the norm before them. */
+void kn_cuda_fuse_norms(struct kn_plan *p);
 
 #ifdef __CUDACC__
 /* What comes back to y: as it is stored, or made of its parts. */

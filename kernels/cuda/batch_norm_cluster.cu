@@ -173,7 +173,8 @@ static __device__ __forceinline__ void whole_totals(const whole_grid &g, float (
         }
 }
 
-template <int ACT>
+/* SHORTCUT (0 or 1): its rows are added to the result. */
+template <int ACT, int SHORTCUT>
 static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     whole_kernel(const __grid_constant__ whole_grid g, const __grid_constant__ bn_args a,
                  const __grid_constant__ bn_sums s)
@@ -185,7 +186,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     kn_begin();
     const int rank = (int)blockIdx.x % g.size, column = (int)blockIdx.x / g.size,
               each = (g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES;
-    whole_rows<1> rows(g, rank, column, shared);
+    whole_rows<1 + SHORTCUT> rows(g, rank, column, shared);
     kn_raw<8, KN_BF16> first = {};
     float v[2][KN_VEC] = {};
     rows.issue(a.from, each);
@@ -226,6 +227,12 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
 #pragma unroll
         for (int w = 0; w < KN_VEC; w++)
             y[w] = kn_act_of<ACT, true>(a.act, 0, fmaf(x.get(w), scale[w], offset[w]));
+        if (SHORTCUT) {
+            const kn_raw<8, KN_BF16> r = rows.get(row, 1);
+#pragma unroll
+            for (int w = 0; w < KN_VEC; w++)
+                y[w] += r.get(w);
+        }
         kn_store8(y, a.out, KN_BF16, rows.at + row * rows.step);
     }
     whole_meet(); /* nobody leaves while its sums are read */
@@ -381,12 +388,15 @@ static void launch(const kn_call *c, void (*kernel)(P...), const whole_grid &g, 
         launch<whole_grid, bn_args, bn_sums>(c, (kernel), g, tensors, g, a, s);                       \
     } while (0)
 
-bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels)
+bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels, bool shortcut)
 {
-    const whole_grid g = grid_of(rows, channels, 1, kn_cuda(c)->sms);
+    const whole_grid g = grid_of(rows, channels, shortcut ? 2 : 1, kn_cuda(c)->sms);
     if (g.depth == 0 || !kn_cuda(c)->can.hopper)
         return false;
-    KN_WITH_ACT(a.act, ACT, WHOLE_LAUNCH(c, (whole_kernel<ACT>), g, 1, a, s));
+    if (shortcut)
+        WHOLE_LAUNCH(c, (whole_kernel<KN_ACT_NONE, 1>), g, 2, a, s);
+    else
+        KN_WITH_ACT(a.act, ACT, WHOLE_LAUNCH(c, (whole_kernel<ACT, 0>), g, 1, a, s));
     return true;
 }
 

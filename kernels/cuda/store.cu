@@ -4,7 +4,7 @@
  * (statistics, losses), logits and their gradients, what is added into a gradient slice, what leaves the graph, batch-norm and layer-norm parameters; and what those
  * are computed from by elementwise ops, so that nothing is rounded on its way there.
  */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/batch_norm.cuh"
 #include "kernels/plan/plan_internal.h"
 
 /* Inputs of an op that may be a bf16 weight. */
@@ -117,7 +117,9 @@ es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
         if (n->op == KN_OP_RESHAPE || n->op == KN_OP_DETACH)
             w->values[n->out].dtype = w->values[n->in[0]].dtype;
     }
-    if (!p->options.no_fuse)
+    if (!p->options.no_fuse) {
         kn_cuda_fuse_products(p);
+        kn_cuda_fuse_norms(p); /* last: takes the shortcuts that no product has taken */
+    }
     return ES_OK;
 }

@@ -1,5 +1,5 @@
-/* Batch norm on the accelerator in bf16, where more than one op is at work: squeeze-excite made inside the norm before it, forward and backward, against the same plan
- * without fusions and against fp32; and statistics of numbers far from zero (mean 100, deviation 1) against double precision on the host, from the norm's own kernels
+/* Batch norm on the accelerator in bf16, where more than one op is at work: squeeze-excite made inside the norm before it, forward and backward, and a
+ * bottleneck whose last norm adds the shortcut, against the same plans without fusions and against fp32; and statistics of numbers far from zero (mean 100, deviation 1) against double precision on the host, from the norm's own kernels
  * and from the depthwise convolution's.
  *
  * ESPALIER_TEST_DEVICE names another device than the accelerator that is tried otherwise. */
@@ -34,51 +34,45 @@ static float *normals(uint64_t seed, int64_t n, float mean)
     return v;
 }
 
-/* --- squeeze-excite --- */
-
 typedef struct trial {
     int n, h, w, c, k, stride;
     kn_act act, gate;
 } trial;
 
-enum { W, GAMMA, BETA, SE1, BIAS1, SE2, BIAS2, PROJECT, PARAMS };
+typedef struct param_row {
+    const char *name;
+    kn_shape shape;
+    kn_init_kind init;
+} param_row;
 
-static kn_params *declare(const trial *t, kn_param id[PARAMS])
+enum { PARAMS_MOST = 8 };
+
+/* What is built of a trial. */
+typedef struct network {
+    int params, in_channels; /* in_channels 0: as many as the trial says */
+    void (*rows)(const trial *t, param_row *rows);
+    void (*build)(kn_graph *g, const trial *t, const kn_param *id);
+    void (*check)(const kn_plan *plan, const trial *t); /* what the trial is about did happen */
+} network;
+
+static int out_size(int size, int stride) { return (size - 1) / stride + 1; }
+
+static kn_params *declare(const network *net, const trial *t, kn_param *id)
 {
-    const struct {
-        const char *name;
-        kn_shape shape;
-        kn_init_kind init;
-    } all[PARAMS] = {{"w", KN_SHAPE(t->k, t->k, t->c), KN_INIT_HE_OUT},
-                     {"gamma", KN_SHAPE(t->c), KN_INIT_ONE},
-                     {"beta", KN_SHAPE(t->c), KN_INIT_UNIFORM_IN},
-                     {"se1", KN_SHAPE(SQUEEZED, t->c), KN_INIT_HE_IN},
-                     {"bias1", KN_SHAPE(SQUEEZED), KN_INIT_ZERO},
-                     {"se2", KN_SHAPE(t->c, SQUEEZED), KN_INIT_HE_IN},
-                     {"bias2", KN_SHAPE(t->c), KN_INIT_ZERO},
-                     {"project", KN_SHAPE(PROJECTED, 1, 1, t->c), KN_INIT_HE_OUT}};
+    param_row rows[PARAMS_MOST];
     kn_params *p = kn_params_new();
     es_error err = {0};
-    for (int i = 0; i < PARAMS; i++)
-        ck_assert_ok_err(kn_params_add(p, all[i].name, all[i].shape, all[i].init, 0, &id[i], &err), &err);
+    net->rows(t, rows);
+    for (int i = 0; i < net->params; i++)
+        ck_assert_ok_err(kn_params_add(p, rows[i].name, rows[i].shape, rows[i].init, 0, &id[i], &err), &err);
     kn_params_seal(p);
     return p;
 }
 
-static void build(kn_graph *g, const trial *t, const kn_param id[PARAMS])
+static void finish(kn_graph *g, const trial *t, kn_val y)
 {
-    const int oh = (t->h - 1) / t->stride + 1, ow = (t->w - 1) / t->stride + 1;
-    kn_val p[PARAMS];
-    for (int i = 0; i < PARAMS; i++)
-        p[i] = kn_param_slice(g, KN_SET_WEIGHTS, id[i], NULL);
-    kn_val x = kn_scale(g, kn_input(g, IN_X, KN_SHAPE(t->n, t->h, t->w, t->c), KN_F32), 2.0f);
-    kn_val y = kn_batch_norm(g, kn_depthwise(g, x, p[W], t->stride, t->k / 2, 1), p[GAMMA], p[BETA], 1e-3f, t->act).y;
-    kn_val s = kn_reshape(g, kn_global_avg_pool(g, y), KN_SHAPE(t->n, t->c));
-    s = kn_activate(g, kn_bias_act(g, kn_linear(g, s, p[SE1]), p[BIAS1], KN_ACT_NONE), KN_ACT_SILU);
-    s = kn_bias_act(g, kn_linear(g, s, p[SE2]), p[BIAS2], t->gate);
-    y = kn_mul(g, y, kn_reshape(g, s, KN_SHAPE(t->n, 1, 1, t->c)));
-    y = kn_conv2d(g, y, p[PROJECT], 1, 0, 1, 1);
-    kn_val r = kn_input(g, IN_R, KN_SHAPE(t->n, oh, ow, PROJECTED), KN_F32);
+    kn_val r =
+        kn_input(g, IN_R, KN_SHAPE(t->n, out_size(t->h, t->stride), out_size(t->w, t->stride), PROJECTED), KN_F32);
     kn_val loss = kn_scale(g, kn_reduce_sum(g, kn_mul(g, y, r), KN_AXES_ALL), 1.0f / (float)t->n);
     es_error err = {0};
     kn_output(g, 0, kn_reshape(g, loss, kn_shape_make(0, NULL)));
@@ -94,12 +88,95 @@ static int nodes_of(const kn_plan *p, kn_op op, int n_in)
     return n;
 }
 
+/* --- squeeze-excite --- */
+
+enum { W, GAMMA, BETA, SE1, BIAS1, SE2, BIAS2, PROJECT, EXCITE_PARAMS };
+
+static void excite_rows(const trial *t, param_row *rows)
+{
+    const param_row all[EXCITE_PARAMS] = {{"w", KN_SHAPE(t->k, t->k, t->c), KN_INIT_HE_OUT},
+                                          {"gamma", KN_SHAPE(t->c), KN_INIT_ONE},
+                                          {"beta", KN_SHAPE(t->c), KN_INIT_UNIFORM_IN},
+                                          {"se1", KN_SHAPE(SQUEEZED, t->c), KN_INIT_HE_IN},
+                                          {"bias1", KN_SHAPE(SQUEEZED), KN_INIT_ZERO},
+                                          {"se2", KN_SHAPE(t->c, SQUEEZED), KN_INIT_HE_IN},
+                                          {"bias2", KN_SHAPE(t->c), KN_INIT_ZERO},
+                                          {"project", KN_SHAPE(PROJECTED, 1, 1, t->c), KN_INIT_HE_OUT}};
+    memcpy(rows, all, sizeof all);
+}
+
+static void excite_build(kn_graph *g, const trial *t, const kn_param *id)
+{
+    kn_val p[EXCITE_PARAMS];
+    for (int i = 0; i < EXCITE_PARAMS; i++)
+        p[i] = kn_param_slice(g, KN_SET_WEIGHTS, id[i], NULL);
+    kn_val x = kn_scale(g, kn_input(g, IN_X, KN_SHAPE(t->n, t->h, t->w, t->c), KN_F32), 2.0f);
+    kn_val y = kn_batch_norm(g, kn_depthwise(g, x, p[W], t->stride, t->k / 2, 1), p[GAMMA], p[BETA], 1e-3f, t->act).y;
+    kn_val s = kn_reshape(g, kn_global_avg_pool(g, y), KN_SHAPE(t->n, t->c));
+    s = kn_activate(g, kn_bias_act(g, kn_linear(g, s, p[SE1]), p[BIAS1], KN_ACT_NONE), KN_ACT_SILU);
+    s = kn_bias_act(g, kn_linear(g, s, p[SE2]), p[BIAS2], t->gate);
+    y = kn_mul(g, y, kn_reshape(g, s, KN_SHAPE(t->n, 1, 1, t->c)));
+    finish(g, t, kn_conv2d(g, y, p[PROJECT], 1, 0, 1, 1));
+}
+
+static void excite_check(const kn_plan *plan, const trial *t)
+{
+    (void)t;
+    ck_assert_int_eq(nodes_of(plan, KN_OP_REDUCE_SUM, 5), 1);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_MUL_REDUCE, 6), 1);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_INFER, 6), 1);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_INFER, 5), 0);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_GRAD, 8), 1);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_BROADCAST, 0), 0);
+}
+
+static const network excited = {EXCITE_PARAMS, 0, excite_rows, excite_build, excite_check};
+
+/* --- a shortcut; gate: the last norm's activation --- */
+
+enum { EXPAND, GAMMA1, BETA1, DEPTHWISE, NARROW, GAMMA2, BETA2, BOTTLENECK_PARAMS };
+
+static void bottleneck_rows(const trial *t, param_row *rows)
+{
+    const param_row all[BOTTLENECK_PARAMS] = {{"expand", KN_SHAPE(t->c, 1, 1, PROJECTED), KN_INIT_HE_OUT},
+                                              {"gamma1", KN_SHAPE(t->c), KN_INIT_ONE},
+                                              {"beta1", KN_SHAPE(t->c), KN_INIT_UNIFORM_IN},
+                                              {"depthwise", KN_SHAPE(t->k, t->k, t->c), KN_INIT_HE_OUT},
+                                              {"narrow", KN_SHAPE(PROJECTED, 1, 1, t->c), KN_INIT_HE_OUT},
+                                              {"gamma2", KN_SHAPE(PROJECTED), KN_INIT_ONE},
+                                              {"beta2", KN_SHAPE(PROJECTED), KN_INIT_UNIFORM_IN}};
+    memcpy(rows, all, sizeof all);
+}
+
+static void bottleneck_build(kn_graph *g, const trial *t, const kn_param *id)
+{
+    kn_val p[BOTTLENECK_PARAMS];
+    for (int i = 0; i < BOTTLENECK_PARAMS; i++)
+        p[i] = kn_param_slice(g, KN_SET_WEIGHTS, id[i], NULL);
+    const kn_val x = kn_scale(g, kn_input(g, IN_X, KN_SHAPE(t->n, t->h, t->w, PROJECTED), KN_F32), 2.0f);
+    kn_val y = kn_batch_norm(g, kn_conv2d(g, x, p[EXPAND], 1, 0, 1, 1), p[GAMMA1], p[BETA1], 1e-3f, t->act).y;
+    y = kn_conv2d(g, kn_depthwise(g, y, p[DEPTHWISE], t->stride, t->k / 2, 1), p[NARROW], 1, 0, 1, 1);
+    y = kn_batch_norm(g, y, p[GAMMA2], p[BETA2], 1e-3f, t->gate).y;
+    finish(g, t, t->stride == 1 ? kn_add(g, y, x) : y);
+}
+
+static void bottleneck_check(const kn_plan *plan, const trial *t)
+{
+    const bool shortcut = t->stride == 1 && t->gate == KN_ACT_NONE;
+    ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM, 4), shortcut);
+    ck_assert_int_eq(nodes_of(plan, KN_OP_ADD, 0), t->stride == 1 && !shortcut);
+}
+
+static const network bottleneck = {BOTTLENECK_PARAMS, PROJECTED, bottleneck_rows, bottleneck_build, bottleneck_check};
+
+/* --- both --- */
+
 /* All gradients; the caller frees them. */
-static float *run_block(kn_device *dev, const trial *t, const kn_params *params, const kn_param id[PARAMS],
+static float *run_block(kn_device *dev, const network *net, const trial *t, const kn_params *params, const kn_param *id,
                         kn_precision precision, bool no_fuse, float *loss)
 {
-    const int oh = (t->h - 1) / t->stride + 1, ow = (t->w - 1) / t->stride + 1;
-    const int64_t n_x = (int64_t)t->n * t->h * t->w * t->c, n_r = (int64_t)t->n * oh * ow * PROJECTED,
+    const int64_t n_x = (int64_t)t->n * t->h * t->w * (net->in_channels ? net->in_channels : t->c),
+                  n_r = (int64_t)t->n * out_size(t->h, t->stride) * out_size(t->w, t->stride) * PROJECTED,
                   n_w = kn_params_elements(params);
     const kn_params *sets[KN_SETS] = {params};
     float *x = normals(1, n_x, 0.3f), *r = normals(2, n_r, 0.1f), *grads = malloc((size_t)n_w * sizeof *grads);
@@ -108,7 +185,7 @@ static float *run_block(kn_device *dev, const trial *t, const kn_params *params,
     kn_plan *plan = NULL;
     kn_workspace *ws = NULL;
     es_error err = {0};
-    build(g, t, id);
+    net->build(g, t, id);
     ck_assert_ok_err(kn_weights_new(dev, params, KN_WITH_GRAD, &w, &err), &err);
     ck_assert_ok_err(kn_weights_init(w, 3, &err), &err);
     ck_assert_ok_err(kn_weights_zero_grads(w, &err), &err);
@@ -118,14 +195,8 @@ static float *run_block(kn_device *dev, const trial *t, const kn_params *params,
                     .seed = 1};
     const kn_plan_options o = {.precision = precision, .no_fuse = no_fuse};
     ck_assert_ok_err(kn_plan_make(dev, g, &o, &plan, &err), &err);
-    if (precision == KN_PRECISION_BF16 && !no_fuse) { /* what this test is about did happen */
-        ck_assert_int_eq(nodes_of(plan, KN_OP_REDUCE_SUM, 5), 1);
-        ck_assert_int_eq(nodes_of(plan, KN_OP_MUL_REDUCE, 6), 1);
-        ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_INFER, 6), 1);
-        ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_INFER, 5), 0);
-        ck_assert_int_eq(nodes_of(plan, KN_OP_BATCH_NORM_GRAD, 8), 1);
-        ck_assert_int_eq(nodes_of(plan, KN_OP_BROADCAST, 0), 0);
-    }
+    if (precision == KN_PRECISION_BF16 && !no_fuse)
+        net->check(plan, t);
     ck_assert_ok_err(kn_workspace_new(dev, &ws, &err), &err);
     ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
     ck_assert_ok_err(kn_run(plan, ws, &b, &err), &err);
@@ -154,6 +225,32 @@ static double distance(const float *got, const float *want, int64_t n)
     return isnan(d) ? INFINITY : sqrt(d / all);
 }
 
+static void compare(kn_device *dev, const network *net, const trial *t, size_t number)
+{
+    kn_param id[PARAMS_MOST];
+    kn_params *params = declare(net, t, id);
+    float loss[4] = {0};
+    float *exact = run_block(dev, net, t, params, id, KN_PRECISION_F32, true, &loss[0]),
+          *plain = run_block(dev, net, t, params, id, KN_PRECISION_BF16, true, &loss[1]),
+          *fused = run_block(dev, net, t, params, id, KN_PRECISION_BF16, false, &loss[2]),
+          *again = run_block(dev, net, t, params, id, KN_PRECISION_BF16, false, &loss[3]);
+    ck_assert_int_eq(memcmp(fused, again, (size_t)kn_params_elements(params) * sizeof *fused), 0);
+    ck_assert_int_eq(memcmp(&loss[2], &loss[3], sizeof *loss), 0);
+    for (int k = 0; k < net->params; k++) {
+        const kn_param_def *d = kn_params_def(params, id[k]);
+        const int64_t n = kn_shape_count(&d->shape);
+        const double without = distance(plain + d->offset, exact + d->offset, n),
+                     with = distance(fused + d->offset, exact + d->offset, n);
+        ck_assert_msg(with < 0.03 + 1.3 * without && with < 0.1,
+                      "trial %zu, gradient of %s: %g from fp32, %g without fusions", number, d->name, with, without);
+    }
+    free(exact);
+    free(plain);
+    free(fused);
+    free(again);
+    kn_params_destroy(&params);
+}
+
 START_TEST(excite)
     {
         static const trial trials[] = {
@@ -165,31 +262,24 @@ START_TEST(excite)
         kn_device *dev = es_test_accelerator("bf16 is for accelerators");
         if (dev == NULL)
             return;
-        for (size_t i = 0; i < sizeof trials / sizeof *trials; i++) {
-            const trial *t = &trials[i];
-            kn_param id[PARAMS];
-            kn_params *params = declare(t, id);
-            float loss[4] = {0};
-            float *exact = run_block(dev, t, params, id, KN_PRECISION_F32, true, &loss[0]),
-                  *plain = run_block(dev, t, params, id, KN_PRECISION_BF16, true, &loss[1]),
-                  *fused = run_block(dev, t, params, id, KN_PRECISION_BF16, false, &loss[2]),
-                  *again = run_block(dev, t, params, id, KN_PRECISION_BF16, false, &loss[3]);
-            ck_assert_int_eq(memcmp(fused, again, (size_t)kn_params_elements(params) * sizeof *fused), 0);
-            ck_assert_int_eq(memcmp(&loss[2], &loss[3], sizeof *loss), 0);
-            for (int k = 0; k < PARAMS; k++) {
-                const kn_param_def *d = kn_params_def(params, id[k]);
-                const int64_t n = kn_shape_count(&d->shape);
-                const double without = distance(plain + d->offset, exact + d->offset, n),
-                             with = distance(fused + d->offset, exact + d->offset, n);
-                ck_assert_msg(with < 0.03 + 1.3 * without && with < 0.1,
-                              "trial %zu, gradient of %s: %g from fp32, %g without fusions", i, d->name, with, without);
-            }
-            free(exact);
-            free(plain);
-            free(fused);
-            free(again);
-            kn_params_destroy(&params);
-        }
+        for (size_t i = 0; i < sizeof trials / sizeof *trials; i++)
+            compare(dev, &excited, &trials[i], i);
+        kn_device_close(&dev);
+    }
+END_TEST
+
+START_TEST(shortcut)
+    {
+        static const trial trials[] = {
+            {160, 8, 8, 24, 3, 1, KN_ACT_SILU, KN_ACT_NONE}, {300, 8, 8, 24, 5, 1, KN_ACT_HSWISH, KN_ACT_NONE},
+            {9, 4, 4, 64, 3, 1, KN_ACT_SILU, KN_ACT_NONE},   {2, 70, 90, 24, 3, 1, KN_ACT_RELU, KN_ACT_NONE},
+            {160, 8, 8, 24, 7, 1, KN_ACT_SILU, KN_ACT_RELU}, {12, 32, 31, 40, 3, 2, KN_ACT_SILU, KN_ACT_NONE},
+        };
+        kn_device *dev = es_test_accelerator("bf16 is for accelerators");
+        if (dev == NULL)
+            return;
+        for (size_t i = 0; i < sizeof trials / sizeof *trials; i++)
+            compare(dev, &bottleneck, &trials[i], i);
         kn_device_close(&dev);
     }
 END_TEST
@@ -303,4 +393,4 @@ START_TEST(far_from_zero)
     }
 END_TEST
 
-ES_TEST_MAIN("cuda_norm", excite, far_from_zero)
+ES_TEST_MAIN("cuda_norm", excite, shortcut, far_from_zero)
