@@ -55,7 +55,9 @@ struct kn_cuda_device {
     bool preparing;          /* products are looked up, nothing is launched */
     struct kn_cuda_now *now; /* device memory: of the run */
     unsigned *arrived;       /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
-    struct kn_cuda_blends *blends; /* waiting for the last one of their plan (blend.cu) */
+    struct kn_cuda_blends *blends;  /* waiting for the last one of their plan (blend.cu) */
+    struct kn_cuda_recording *open; /* being made; NULL: kernels run */
+    cudaEvent_t since; /* what other streams wait for that wait for this one (nccl.cu); NULL: all it was given */
 };
 
 /* Statistics of batch norms go to the depthwise convolutions before them (fuse.cu). */

@@ -133,44 +133,87 @@ static es_status begin(kn_device *d, kn_plan *p, const kn_binding *b, const floa
     return ES_OK;
 }
 
-/* Thread-local: what other threads do with their own streams meanwhile is allowed. */
-static es_status record(kn_device *d, es_error *err)
+/* A graph, and an event for each of its points. */
+struct kn_cuda_recording {
+    cudaGraphExec_t exec;
+    int points;
+    cudaEvent_t at[KN_POINTS_MAX];
+};
+
+/* One that runs is freed when it is over. */
+static void forget(kn_device *d, void *recording)
 {
-    KN_CUDA_RETURN(cudaStreamBeginCapture(self(d)->stream, cudaStreamCaptureModeThreadLocal));
+    kn_cuda_recording *r = (kn_cuda_recording *)recording;
+    (void)d;
+    if (!r)
+        return;
+    if (r->exec)
+        cudaGraphExecDestroy(r->exec);
+    for (int i = 0; i < r->points; i++)
+        cudaEventDestroy(r->at[i]);
+    free(r);
+}
+
+/* Thread-local: what other threads do with their own streams meanwhile is allowed. */
+static es_status record(kn_device *d, int points, es_error *err)
+{
+    kn_cuda_recording *r = (kn_cuda_recording *)calloc(1, sizeof *r);
+    cudaError_t e = cudaSuccess;
+    if (!r)
+        return es_fail(err, ES_NO_MEMORY, d->name, "no memory for a recording");
+    for (int i = 0; i < points && e == cudaSuccess; i++) {
+        e = cudaEventCreateWithFlags(&r->at[i], cudaEventDisableTiming);
+        r->points += e == cudaSuccess;
+    }
+    if (e == cudaSuccess)
+        e = cudaStreamBeginCapture(self(d)->stream, cudaStreamCaptureModeThreadLocal);
+    if (e != cudaSuccess) {
+        forget(d, r);
+        return kn_cuda_fail(e, "the start of a recording", err);
+    }
+    self(d)->open = r;
+    return ES_OK;
+}
+
+/* External: a node of the graph, recorded anew by every launch, for waits of streams outside. */
+static es_status point(kn_device *d, int i, es_error *err)
+{
+    KN_CUDA_RETURN(cudaEventRecordWithFlags(self(d)->open->at[i], self(d)->stream, cudaEventRecordExternal));
     return ES_OK;
 }
 
 /* Whatever stands in the way of a graph, its memory for one, is no failure of the run. */
 static es_status recorded(kn_device *d, void **recording, es_error *err)
 {
+    kn_cuda_recording *r = self(d)->open;
     cudaGraph_t graph = NULL;
-    cudaGraphExec_t exec = NULL;
     (void)err;
+    self(d)->open = NULL;
     cudaError_t e = cudaStreamEndCapture(self(d)->stream, &graph);
     if (e == cudaSuccess)
-        e = cudaGraphInstantiate(&exec, graph, 0);
+        e = cudaGraphInstantiate(&r->exec, graph, 0);
     if (graph)
         cudaGraphDestroy(graph);
-    if (e != cudaSuccess)
-        cudaGetLastError();
     kn_cuda_blends_forget(self(d)); /* of kernels that could not be recorded: they are called again */
-    *recording = exec;
-    *(exec ? &d->count.recordings : &d->count.refused) += 1;
+    *(e == cudaSuccess ? &d->count.recordings : &d->count.refused) += 1;
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        forget(d, r);
+        r = NULL;
+    }
+    *recording = r;
     return ES_OK;
 }
 
 static es_status replay(kn_device *d, void *recording, es_error *err)
 {
-    KN_CUDA_RETURN(cudaGraphLaunch((cudaGraphExec_t)recording, self(d)->stream));
+    KN_CUDA_RETURN(cudaGraphLaunch(((kn_cuda_recording *)recording)->exec, self(d)->stream));
     return ES_OK;
 }
 
-/* One that runs is freed when it is over. */
-static void forget(kn_device *d, void *recording)
+static void reached(kn_device *d, void *recording, int i)
 {
-    (void)d;
-    if (recording)
-        cudaGraphExecDestroy((cudaGraphExec_t)recording);
+    self(d)->since = recording ? ((kn_cuda_recording *)recording)->at[i] : NULL;
 }
 
 static void close_device(kn_device *d)
@@ -212,8 +255,10 @@ static const kn_device_vt vtable = {
     kn_cuda_images,
     clocks,
     record,
+    point,
     recorded,
     replay,
+    reached,
     forget,
 };
 

@@ -168,6 +168,18 @@ static es_status move(nccl *n, bool packs, float *flat, const kn_piece *pieces, 
     return ES_OK;
 }
 
+/* What the device was given, up to the point that it says, comes before what this stream is given from here on. */
+static es_status wait_for_device(nccl *n, es_error *err)
+{
+    cudaEvent_t since = n->dev->since;
+    if (!since) {
+        since = n->ready;
+        KN_CUDA_RETURN(cudaEventRecord(since, n->dev->stream));
+    }
+    KN_CUDA_RETURN(cudaStreamWaitEvent(n->stream, since, 0));
+    return ES_OK;
+}
+
 static es_status reduce(kn_collective_gpu *g, float *flat, const kn_piece *pieces, int count, float scale,
                         es_error *err)
 {
@@ -176,8 +188,7 @@ static es_status reduce(kn_collective_gpu *g, float *flat, const kn_piece *piece
     for (int i = 0; i < count; i++)
         total += pieces[i].count;
     ES_RETURN(reserve(g, total, err));
-    KN_CUDA_RETURN(cudaEventRecord(n->ready, n->dev->stream));
-    KN_CUDA_RETURN(cudaStreamWaitEvent(n->stream, n->ready, 0));
+    ES_RETURN(wait_for_device(n, err));
     ES_RETURN(move(n, true, flat, pieces, count, scale, err));
     pthread_mutex_lock(&n->lock);
     es_status s = n->aborted ? left(err) : ES_OK;
@@ -202,8 +213,7 @@ static es_status join(kn_collective_gpu *g, es_error *err)
 static es_status broadcast(kn_collective_gpu *g, void *p, size_t bytes, es_error *err)
 {
     nccl *n = self(g);
-    KN_CUDA_RETURN(cudaEventRecord(n->ready, n->dev->stream));
-    KN_CUDA_RETURN(cudaStreamWaitEvent(n->stream, n->ready, 0));
+    ES_RETURN(wait_for_device(n, err));
     pthread_mutex_lock(&n->lock);
     es_status s = n->aborted ? left(err) : ES_OK;
     if (s == ES_OK)

@@ -46,11 +46,14 @@ typedef struct kn_device_vt {
     /* Batches of a data set in the device's memory. NULL: they are made on the host. */
     es_status (*images)(kn_device *d, const kn_images *im, es_error *err);
     void (*clocks)(kn_device *d, kn_clocks *out); /* NULL: the processor's */
-    /* A plan's kernels given to the device at once, all four or none (NULL). Between `record` and `recorded` the calling thread's kernels are kept instead of run;
-     * `recorded` makes *recording of them (NULL: refused by the device, not an error), `replay` runs it, `forget` frees it, even while it runs. */
-    es_status (*record)(kn_device *d, es_error *err);
+    /* A plan's kernels given to the device at once, all six or none (NULL). Between `record` and `recorded` the calling thread's kernels are kept instead of run, and places
+     * between them, the points 0 to `points` - 1; `recorded` makes *recording of them (NULL: refused by the device, not an error), `replay` runs it, `forget` frees it, even while it runs.
+     * After `reached` other queues of the device that wait for it (collective.h) wait for point i of the latest replay; with recording NULL for all that was given, as ever. */
+    es_status (*record)(kn_device *d, int points, es_error *err);
+    es_status (*point)(kn_device *d, int i, es_error *err);
     es_status (*recorded)(kn_device *d, void **recording, es_error *err);
     es_status (*replay)(kn_device *d, void *recording, es_error *err);
+    void (*reached)(kn_device *d, void *recording, int i);
     void (*forget)(kn_device *d, void *recording); /* NULL-safe */
 } kn_device_vt;
 

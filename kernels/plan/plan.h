@@ -12,8 +12,8 @@
  * Two runs with equal inputs, seed and step give equal bits.
  *
  * A plan that `repeats` is recorded by devices that can (a CUDA graph) on its second run and from then on given to the device as one launch, while the addresses bound are
- * those that were recorded: workspace, weights, inputs, outputs. What changes from run to run besides (scalars, seed, step) is put into the device's memory before it. With other
- * addresses, and with `after` set, kernels are launched one by one, to be recorded again when the new addresses come a second time in a row. The bits are the same either way.
+ * those that were recorded (workspace, weights, inputs, outputs) and the points, too. What changes from run to run besides (scalars, seed, step) is put into the device's memory before
+ * it. With others kernels are launched one by one, to be recorded again when the new ones come a second time in a row. The bits are the same either way.
  * The recording belongs to the plan and goes when it is made anew or destroyed, which must be before its device is closed.
  */
 #ifndef KN_PLAN_H
@@ -33,6 +33,8 @@ typedef struct kn_plan_options {
     bool repeats; /* will run often with the same pointers: see below */
 } kn_plan_options;
 
+enum { KN_POINTS_MAX = 32 };
+
 typedef struct kn_plan kn_plan;
 typedef struct kn_workspace kn_workspace;
 
@@ -42,10 +44,12 @@ typedef struct kn_binding {
     float scalar[KN_SCALARS];
     kn_weights *weights[KN_SETS];
     uint64_t seed, step; /* for dropout and the like */
-    /* Called when kernel number `step` (from 0, of kn_plan_steps) has been given to the device: for work that may begin before the run is over. NULL: none.
-     * Kernels are given one by one while this is set. */
-    es_status (*after)(void *ctx, uint32_t step, es_error *err);
+    /* For work that may begin before the run is over: `after` is called once for each of `points`, in order, when the device has been given the first points[i] kernels of the plan (0 to
+     * kn_plan_steps, ascending). What it hands to another queue of the device (collective.h) waits for these kernels, and not for those after them, even if all were given at once. */
+    es_status (*after)(void *ctx, uint32_t done, es_error *err);
     void *after_ctx;
+    const uint32_t *points; /* borrowed for the run */
+    int n_points;           /* at most KN_POINTS_MAX */
 } kn_binding;
 
 /* *plan NULL: a new one; else its memory is reused. On failure *plan stays valid for destruction or reuse. */

@@ -87,9 +87,11 @@ struct kn_plan {
     uint8_t used[KN_BASE_COUNT]; /* bases that a run must bind */
     bool random;                 /* a kernel reads seed and step */
     /* Of plans that repeat (plan_run.c). */
-    char *bound[KN_BASE_COUNT]; /* bases of the latest runs; those not used are NULL */
-    uint32_t runs;              /* with these bases */
-    void *recording;            /* of these bases; NULL: none yet */
+    char *bound[KN_BASE_COUNT];     /* bases of the latest runs; those not used are NULL */
+    uint32_t points[KN_POINTS_MAX]; /* of the latest runs; those not used are 0 */
+    int n_points;
+    uint32_t runs;   /* with these bases and points */
+    void *recording; /* of them; NULL: none yet */
 };
 
 void kn_plan_forget(kn_plan *p); /* the recording */

@@ -91,9 +91,21 @@ static es_status bind(kn_plan *p, kn_workspace *ws, const kn_binding *b, char **
     return ES_OK;
 }
 
-/* Every kernel by itself. */
-static es_status give(kn_plan *p, char *const *base, const kn_binding *b, es_error *err)
+/* Goes past the points up to `done` kernels: told to whom it may concern, or kept in the recording. */
+static es_status pass_points(kn_plan *p, const kn_binding *b, bool recording, uint32_t done, int *next, es_error *err)
 {
+    while (*next < b->n_points && b->points[*next] <= done) {
+        int i = (*next)++;
+        ES_RETURN(recording ? p->dev->vt->point(p->dev, i, err) : b->after(b->after_ctx, b->points[i], err));
+    }
+    return ES_OK;
+}
+
+/* Every kernel by itself. */
+static es_status give(kn_plan *p, char *const *base, const kn_binding *b, bool recording, es_error *err)
+{
+    int point = 0;
+    ES_RETURN(pass_points(p, b, recording, 0, &point, err));
     p->dev->count.calls += p->n_steps;
     for (kn_step *s = p->steps, *end = s + p->n_steps; s < end; s++) {
         for (int k = 0; k < s->call.n_in; k++)
@@ -107,10 +119,22 @@ static es_status give(kn_plan *p, char *const *base, const kn_binding *b, es_err
         es_status status = s->run(&s->call, err);
         if (status != ES_OK)
             return es_at(err, status, kn_op_table[p->w->nodes[s->node].op].name);
-        if (b->after != NULL)
-            ES_RETURN(b->after(b->after_ctx, (uint32_t)(s - p->steps), err));
+        ES_RETURN(pass_points(p, b, recording, (uint32_t)(s - p->steps) + 1, &point, err));
     }
+    ES_ASSERT(point == b->n_points);
     return ES_OK;
+}
+
+/* The recording was given to the device: its points, one by one. */
+static es_status replayed_points(kn_plan *p, const kn_binding *b, es_error *err)
+{
+    es_status s = ES_OK;
+    for (int i = 0; i < b->n_points && s == ES_OK; i++) {
+        p->dev->vt->reached(p->dev, p->recording, i);
+        s = b->after(b->after_ctx, b->points[i], err);
+    }
+    p->dev->vt->reached(p->dev, NULL, 0);
+    return s;
 }
 
 void kn_plan_forget(kn_plan *p)
@@ -121,16 +145,22 @@ void kn_plan_forget(kn_plan *p)
     p->runs = 0;
 }
 
-/* What was recorded holds addresses: any other one than the last run's and it is forgotten. */
-static void compare_bases(kn_plan *p, char *const *base)
+/* What was recorded holds addresses and points: any other one than the last run's and it is forgotten. */
+static void compare_run(kn_plan *p, char *const *base, const kn_binding *b)
 {
     char *used[KN_BASE_COUNT];
+    uint32_t points[KN_POINTS_MAX] = {0};
     for (int i = 0; i < KN_BASE_COUNT; i++)
         used[i] = i == KN_BASE_WORKSPACE || p->used[i] ? base[i] : NULL;
-    if (memcmp(used, p->bound, sizeof used) == 0)
+    if (b->n_points > 0)
+        memcpy(points, b->points, (size_t)b->n_points * sizeof *points);
+    if (memcmp(used, p->bound, sizeof used) == 0 && b->n_points == p->n_points &&
+        memcmp(points, p->points, sizeof points) == 0)
         return;
     kn_plan_forget(p);
     memcpy(p->bound, used, sizeof used);
+    memcpy(p->points, points, sizeof points);
+    p->n_points = b->n_points;
 }
 
 /* A kernel that fails here, because it may not be recorded, is called again by itself and says so if it fails there, too. */
@@ -139,8 +169,8 @@ static es_status record(kn_plan *p, char *const *base, const kn_binding *b, es_e
     kn_device *d = p->dev;
     const uint64_t calls = d->count.calls;
     es_error none;
-    ES_RETURN(d->vt->record(d, err));
-    es_status s = give(p, base, b, &none);
+    ES_RETURN(d->vt->record(d, b->n_points, err));
+    es_status s = give(p, base, b, true, &none);
     ES_RETURN(d->vt->recorded(d, &p->recording, err));
     d->count.calls = calls;
     if (s != ES_OK && p->recording != NULL)
@@ -151,14 +181,16 @@ static es_status record(kn_plan *p, char *const *base, const kn_binding *b, es_e
 es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *err)
 {
     char *base[KN_BASE_COUNT] = {NULL};
+    ES_ASSERT(b->n_points >= 0 && b->n_points <= KN_POINTS_MAX);
     ES_RETURN(bind(p, ws, b, base, err));
-    if (!p->options.repeats || p->dev->vt->record == NULL || b->after != NULL)
-        return give(p, base, b, err);
-    compare_bases(p, base);
+    if (!p->options.repeats || p->dev->vt->record == NULL)
+        return give(p, base, b, false, err);
+    compare_run(p, base, b);
     if (p->recording == NULL && p->runs++ == 1)
         ES_RETURN(record(p, base, b, err));
     if (p->recording == NULL)
-        return give(p, base, b, err);
+        return give(p, base, b, false, err);
     p->dev->count.replays++;
-    return p->dev->vt->replay(p->dev, p->recording, err);
+    ES_RETURN(p->dev->vt->replay(p->dev, p->recording, err));
+    return replayed_points(p, b, err);
 }

@@ -11,10 +11,11 @@
 #include "supernet/train/plans.h"
 
 /* About so many buckets a step, none smaller than this: each costs a round of messages. */
-enum { BUCKETS = 8, BUCKET_LEAST = 8192, BUCKETS_MAX = 256 };
+enum { BUCKETS = 8, BUCKET_LEAST = 8192, BUCKETS_MAX = BUCKETS + 2 };
 
 typedef struct bucket {
-    int first, count; /* pieces */
+    int first, count; /* parameters, in g->order */
+    int pieces;       /* that they are, from g->pieces + first on */
     uint32_t ready;   /* kernels of the last pass after which it may leave */
 } bucket;
 
@@ -33,13 +34,15 @@ struct sn_gang {
     uint8_t *touched; /* by parameter */
     int *seen;        /* by parameter: 1 + the last pass that reaches it */
     kn_box *box;      /* by parameter: what is touched */
-    kn_piece *pieces;
-    kn_param *of; /* by piece */
+    kn_param *order;  /* those touched, as they leave */
+    kn_piece *pieces; /* of them, in the same order */
     bucket buckets[BUCKETS_MAX];
-    int n_pieces, n_buckets, launched;
-    uint32_t *last; /* by parameter: kn_plan_grad_steps */
+    int n_order, n_buckets, launched;
+    uint32_t *last;               /* by parameter: kn_plan_grad_steps */
+    uint32_t points[BUCKETS_MAX]; /* of the last pass */
     float *flat;
     uint32_t kernels; /* of the last pass */
+    bool warming;     /* the device: plans and their points are recorded, nothing leaves */
     sn_gang_numbers numbers;
 };
 
@@ -71,7 +74,7 @@ void sn_gang_destroy(sn_gang **gp)
     free(g->seen);
     free(g->box);
     free(g->pieces);
-    free(g->of);
+    free(g->order);
     free(g->last);
     free(g);
     *gp = NULL;
@@ -97,7 +100,7 @@ es_status sn_trainer_join(sn_trainer *t, kn_collective *c, es_error *err)
     g->seen = es_xcalloc(n, sizeof *g->seen);
     g->box = es_xcalloc(n, sizeof *g->box);
     g->pieces = es_xcalloc(n, sizeof *g->pieces);
-    g->of = es_xcalloc(n, sizeof *g->of);
+    g->order = es_xcalloc(n, sizeof *g->order);
     g->last = es_xcalloc(n, sizeof *g->last);
     t->gang = g;
     return ES_OK;
@@ -148,20 +151,20 @@ es_status sn_gang_note(sn_trainer *t, const sr_arch *a, es_error *err)
     return ES_OK;
 }
 
-/* Pieces in the order in which they leave: what the last pass does not reach, then the rest from the end of the network. */
-static int64_t order_pieces(sn_trainer *t)
+/* In the order in which they leave: what the last pass does not reach, then the rest from the end of the network. */
+static int64_t order_params(sn_trainer *t)
 {
     sn_gang *g = t->gang;
     const kn_params *params = sn_net_params(t->net);
     int64_t total = 0;
-    g->n_pieces = 0;
+    g->n_order = 0;
     for (int late = 0; late < 2; late++)
         for (kn_param id = kn_params_count(params) - 1; id >= 0; id--) {
             if (!g->touched[id] || (g->seen[id] == g->passes) != late)
                 continue;
-            g->of[g->n_pieces] = id;
-            g->pieces[g->n_pieces] = kn_piece_of(kn_params_def(params, id), &g->box[id]);
-            total += g->pieces[g->n_pieces++].count;
+            g->order[g->n_order] = id;
+            g->pieces[g->n_order] = kn_piece_of(kn_params_def(params, id), &g->box[id]);
+            total += g->pieces[g->n_order++].count;
         }
     return total;
 }
@@ -170,9 +173,9 @@ static void fill_buckets(sn_gang *g, int64_t total)
 {
     int64_t least = total / BUCKETS > BUCKET_LEAST ? total / BUCKETS : BUCKET_LEAST, held = 0;
     g->n_buckets = 0;
-    for (int i = 0; i < g->n_pieces; i++) {
+    for (int i = 0; i < g->n_order; i++) {
         /* What waits for no kernel does not share a bucket with what does. */
-        bool turn = i > 0 && (g->seen[g->of[i]] == g->passes) != (g->seen[g->of[i - 1]] == g->passes);
+        bool turn = i > 0 && (g->seen[g->order[i]] == g->passes) != (g->seen[g->order[i - 1]] == g->passes);
         if (i == 0 || held >= least || turn) {
             ES_ASSERT(g->n_buckets < BUCKETS_MAX);
             g->buckets[g->n_buckets++] = (bucket){.first = i};
@@ -183,7 +186,7 @@ static void fill_buckets(sn_gang *g, int64_t total)
     }
 }
 
-es_status sn_gang_begin(sn_trainer *t, es_error *err)
+es_status sn_gang_begin(sn_trainer *t, uint64_t step, es_error *err)
 {
     sn_gang *g = t->gang;
     es_status s = ES_OK;
@@ -193,16 +196,21 @@ es_status sn_gang_begin(sn_trainer *t, es_error *err)
     for (int r = 0; r < ranks && s == ES_OK; r++) {
         g->pass = 0;
         g->rehearsing = r + 1;
-        s = t->method->step(t, t->step, err);
+        s = t->method->step(t, step, err);
         g->passes = g->pass;
     }
     g->rehearsing = 0;
     g->pass = 0;
     g->launched = 0;
+    g->warming = t->warming;
     ES_RETURN(s);
     g->flat = kn_weights_grads(t->weights);
-    int64_t total = order_pieces(t);
+    int64_t total = order_params(t);
     fill_buckets(g, total);
+    for (int i = 0; i < g->n_buckets; i++)
+        g->buckets[i].pieces = g->buckets[i].count;
+    if (g->warming)
+        return ES_OK;
     g->numbers.steps++;
     g->numbers.elements += total;
     g->numbers.buckets += g->n_buckets;
@@ -211,22 +219,33 @@ es_status sn_gang_begin(sn_trainer *t, es_error *err)
 
 /* ---- the passes ---- */
 
-static es_status launch_ready(sn_gang *g, uint32_t kernels_done, es_error *err)
+static es_status launch_ready(void *ctx, uint32_t kernels_done, es_error *err)
 {
-    while (g->launched < g->n_buckets && g->buckets[g->launched].ready <= kernels_done) {
+    sn_gang *g = ctx;
+    while (g->launched < g->n_buckets && !g->warming && g->buckets[g->launched].ready <= kernels_done) {
         const bucket *b = &g->buckets[g->launched++];
         g->numbers.early += kernels_done < g->kernels;
-        ES_RETURN(kn_collective_reduce(g->c, g->flat, g->pieces + b->first, b->count, 1.0f / (float)g->size, err));
+        ES_RETURN(kn_collective_reduce(g->c, g->flat, g->pieces + b->first, b->pieces, 1.0f / (float)g->size, err));
     }
     return ES_OK;
 }
 
-static es_status after_kernel(void *ctx, uint32_t step, es_error *err)
+/* After how many kernels of the last pass each bucket may leave, and not before those that leave before it. */
+static void find_points(sn_gang *g, kn_binding *b)
 {
-    sn_gang *g = ctx;
-    if (g->launched == g->n_buckets || g->buckets[g->launched].ready > step + 1)
-        return ES_OK;
-    return launch_ready(g, step + 1, err);
+    uint32_t ready = 0;
+    b->n_points = 0;
+    for (int i = 0; i < g->n_buckets; i++) {
+        bucket *k = &g->buckets[i];
+        for (int j = k->first; j < k->first + k->count; j++)
+            ready = g->last[g->order[j]] > ready ? g->last[g->order[j]] : ready;
+        k->ready = ready;
+        if (i == 0 || ready > g->points[b->n_points - 1])
+            g->points[b->n_points++] = ready;
+    }
+    b->points = g->points;
+    b->after = launch_ready;
+    b->after_ctx = g;
 }
 
 es_status sn_gang_pass(sn_trainer *t, const kn_plan *plan, kn_binding *b, es_error *err)
@@ -242,23 +261,15 @@ es_status sn_gang_pass(sn_trainer *t, const kn_plan *plan, kn_binding *b, es_err
     if (++g->pass < g->passes)
         return ES_OK;
     g->kernels = (uint32_t)kn_plan_steps(plan);
-    for (int i = 0; i < g->n_buckets; i++) {
-        bucket *k = &g->buckets[i];
-        k->ready = 0;
-        for (int j = k->first; j < k->first + k->count; j++)
-            if (g->last[g->of[j]] > k->ready)
-                k->ready = g->last[g->of[j]];
-    }
-    b->after = after_kernel;
-    b->after_ctx = g;
-    return launch_ready(g, 0, err);
+    find_points(g, b);
+    return ES_OK;
 }
 
 es_status sn_gang_end(sn_trainer *t, es_error *err)
 {
     sn_gang *g = t->gang;
     ES_RETURN(launch_ready(g, UINT32_MAX, err));
-    return kn_collective_join(g->c, err);
+    return g->warming ? ES_OK : kn_collective_join(g->c, err);
 }
 
 /* ---- together ---- */

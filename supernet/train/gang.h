@@ -15,8 +15,8 @@
  *
  * Only touched slices. Before a step its method is rehearsed: its passes are heard, not computed, for every rank where ranks differ. Per parameter the smallest box that holds
  * all slices of the step is what is reduced. These boxes are packed into buckets: first what the last pass does not reach, then the rest in reverse order of the network, which is
- * about the order in which a backward pass finishes with them. A bucket leaves as soon as its last kernel of the step's last pass was given to the device, in the same
- * order on every rank.
+ * about the order in which a backward pass finishes with them. A bucket leaves as soon as its last kernel of the step's last pass is over, in the same order
+ * on every rank; the last pass may be one launch all the same (kn_binding.points).
  *
  * Deterministic: two runs with one seed and one n give the same bits; another n gives other bits.
  */
@@ -43,7 +43,7 @@ kn_collective *sn_gang_collective(const sn_gang *g);
 uint64_t sn_gang_subnet_seed(const sn_gang *g, uint64_t seed);
 uint64_t sn_gang_noise_seed(const sn_gang *g, uint64_t seed);
 
-es_status sn_gang_begin(sn_trainer *t, es_error *err) ES_MUST_CHECK; /* rehearses the step */
+es_status sn_gang_begin(sn_trainer *t, uint64_t step, es_error *err) ES_MUST_CHECK; /* rehearses it */
 bool sn_gang_rehearses(const sn_gang *g);
 es_status sn_gang_note(sn_trainer *t, const sr_arch *a, es_error *err) ES_MUST_CHECK; /* a pass that will come */
 es_status sn_gang_pass(sn_trainer *t, const kn_plan *plan, kn_binding *b,

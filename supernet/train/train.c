@@ -262,7 +262,7 @@ es_status sn_trainer_pass(sn_trainer *t, const sn_pass *p, es_error *err)
         .weights = {t->weights, t->stats},
         .seed = t->gang ? sn_gang_noise_seed(t->gang, t->seed) : t->seed,
         .step = t->step};
-    if (t->gang && !t->warming)
+    if (t->gang)
         ES_RETURN(sn_gang_pass(t, plan, &b, err));
     ES_RETURN(kn_run(plan, t->ws, &b, err));
     if (!p->reports || t->warming)
@@ -294,14 +294,19 @@ static es_status take_losses(sn_trainer *t, es_error *err)
     return ES_OK;
 }
 
+/* All but the update: gradients, of all ranks. */
+static es_status take_passes(sn_trainer *t, uint64_t step, es_error *err)
+{
+    if (t->gang)
+        ES_RETURN(sn_gang_begin(t, step, err));
+    ES_RETURN(t->method->step(t, step, err));
+    return t->gang ? sn_gang_end(t, err) : ES_OK;
+}
+
 static es_status one_step(sn_trainer *t, es_error *err)
 {
     ES_RETURN(sn_loader_train(t->loader, t->step, &t->batch, err));
-    if (t->gang)
-        ES_RETURN(sn_gang_begin(t, err));
-    ES_RETURN(t->method->step(t, t->step, err));
-    if (t->gang)
-        ES_RETURN(sn_gang_end(t, err));
+    ES_RETURN(take_passes(t, t->step, err));
     ES_RETURN(kn_optim_update(t->optim, kn_schedule_at(&t->schedule, t->step), err));
     t->step++;
     return ES_OK;
@@ -336,7 +341,7 @@ static es_status warm_up(sn_trainer *t, const sn_hooks *h, bool *stop, es_error 
     t->warming = true;
     t->hooks = h;
     for (uint64_t i = 0; i < WARM_STEPS && s == ES_OK; i++)
-        s = t->method->step(t, t->step + i, err);
+        s = take_passes(t, t->step + i, err);
     t->warming = false;
     t->hooks = NULL;
     *stop = s == ES_CANCELLED;

@@ -6,6 +6,7 @@
 #include "tests/check_main.h"
 
 #include "base/rng.h"
+#include "kernels/collective/collective.h"
 #include "kernels/device/device_internal.h"
 #include "kernels/graph/autodiff.h"
 #include "kernels/optim/optim.h"
@@ -222,14 +223,6 @@ static void expect(given g, uint64_t calls, uint64_t recordings, uint64_t replay
     ck_assert_uint_eq(g.replays, replays);
 }
 
-static es_status nothing(void *ctx, uint32_t step, es_error *err)
-{
-    (void)step;
-    (void)err;
-    ++*(uint64_t *)ctx;
-    return ES_OK;
-}
-
 /* The gradients of one run, by itself or replayed; from equal weights they are equal bit for bit. */
 static void gradients(rig *r, float *to)
 {
@@ -245,7 +238,6 @@ static void repeat(kn_device *dev, kn_precision precision)
     es_error err = {0};
     const size_t bytes = (size_t)kn_params_elements(r.n.weights) * sizeof(float), pixels = BATCH * SIZE * SIZE * 3;
     float *alone = malloc(bytes), *replayed = malloc(bytes), *images = malloc(pixels * sizeof *images);
-    uint64_t heard = 0;
     es_rng rng = es_rng_make(6, ES_USE_TEST, 0);
     for (size_t i = 0; i < pixels; i++)
         images[i] = es_rng_normal(&rng);
@@ -275,14 +267,7 @@ static void repeat(kn_device *dev, kn_precision precision)
         r.b.in[0] = i % 2 ? elsewhere : was;
         expect(run_once(&r), steps, 0, 0);
     }
-    /* Who wants to hear of every kernel hears of every kernel. */
     expect(run_once(&r), 0, 1, 1);
-    r.b.after = nothing;
-    r.b.after_ctx = &heard;
-    expect(run_once(&r), steps, 0, 0);
-    ck_assert_uint_eq(heard, steps);
-    r.b.after = NULL;
-    expect(run_once(&r), 0, 0, 1);
     /* Made anew: nothing is left of the recording. */
     prepare(&r, &largest, &(kn_plan_options){.precision = precision, .repeats = true});
     expect(run_once(&r), steps, 0, 0);
@@ -294,6 +279,90 @@ static void repeat(kn_device *dev, kn_precision precision)
     free(images);
     rig_free(&r);
 }
+
+/* A run whose gradients are halved by a collective of one, each by the first point after its last kernel. */
+enum { POINTS = 8 };
+typedef struct halving {
+    rig *r;
+    kn_collective *c;
+    uint32_t *last, points[POINTS];
+    int heard;
+} halving;
+
+static es_status halve(void *ctx, uint32_t done, es_error *err)
+{
+    halving *h = ctx;
+    ck_assert_int_lt(h->heard, POINTS);
+    ck_assert_uint_eq(done, h->points[h->heard]);
+    const uint32_t before = h->heard == 0 ? 0 : h->points[h->heard - 1];
+    h->heard++;
+    for (kn_param id = 0; id < kn_params_count(h->r->n.weights); id++) {
+        const kn_param_def *d = kn_params_def(h->r->n.weights, id);
+        kn_box whole = {.extent = {1, 1, 1, 1, 1}};
+        memcpy(whole.extent, d->shape.d, sizeof whole.extent);
+        const kn_piece piece = kn_piece_of(d, &whole);
+        if (h->last[id] > before && h->last[id] <= done)
+            ES_RETURN(kn_collective_reduce(h->c, kn_weights_grads(h->r->w), &piece, 1, 0.5f, err));
+    }
+    return ES_OK;
+}
+
+static void halve_at_points(kn_device *dev, kn_collective *c, kn_precision precision)
+{
+    rig r = rig_make(dev);
+    halving h = {.r = &r, .c = c};
+    const size_t n = (size_t)kn_params_elements(r.n.weights);
+    float *alone = malloc(n * sizeof *alone), *halved = malloc(n * sizeof *halved);
+    es_error err = {0};
+    h.last = malloc((size_t)kn_params_count(r.n.weights) * sizeof *h.last);
+    ck_assert_ok_err(kn_collective_reserve(c, (int64_t)n, &err), &err);
+    prepare(&r, &largest, &(kn_plan_options){.precision = precision, .repeats = true});
+    const uint32_t steps = (uint32_t)kn_plan_steps(r.plan);
+    kn_plan_grad_steps(r.plan, KN_SET_WEIGHTS, h.last);
+    expect(run_once(&r), steps, 0, 0);
+    gradients(&r, alone);
+    for (uint32_t i = 0; i < POINTS; i++) /* the first before any kernel, the last after all */
+        h.points[i] = i * steps / (POINTS - 1);
+    r.b.points = h.points;
+    r.b.n_points = POINTS;
+    r.b.after = halve;
+    r.b.after_ctx = &h;
+    for (int i = 0; i < 6; i++) {
+        h.points[1] += i == 3; /* another point: given one by one again, then recorded anew */
+        h.heard = 0;
+        expect(run_once(&r), i % 3 ? 0 : steps, i % 3 == 1, i % 3 > 0);
+        ck_assert_int_eq(h.heard, POINTS);
+        ck_assert_ok_err(kn_collective_join(c, &err), &err);
+        gradients(&r, halved);
+        for (size_t k = 0; k < n; k++)
+            ck_assert_msg(halved[k] == alone[k] * 0.5f, "run %d, element %zu: %g, alone %g", i, k, (double)halved[k],
+                          (double)alone[k]);
+    }
+    free(h.last);
+    free(alone);
+    free(halved);
+    rig_free(&r);
+}
+
+START_TEST(sums_leave_at_their_points)
+    {
+        kn_device *dev = es_test_accelerator("only accelerators record");
+        kn_rendezvous *meet = NULL;
+        kn_collective *c = NULL;
+        kn_gang_id id;
+        es_error err = {0};
+        if (dev == NULL)
+            return;
+        ck_assert_ok_err(kn_rendezvous_open("127.0.0.1", &meet, &id, &err), &err);
+        ck_assert_ok_err(
+            kn_collective_open(dev, &(kn_collective_options){.size = 1, .id = &id, .meet = meet}, &c, &err), &err);
+        kn_rendezvous_close(&meet);
+        halve_at_points(dev, c, KN_PRECISION_F32);
+        halve_at_points(dev, c, KN_PRECISION_BF16);
+        kn_collective_close(&c);
+        kn_device_close(&dev);
+    }
+END_TEST
 
 START_TEST(steps_only_launch)
     {
@@ -380,4 +449,5 @@ START_TEST(too_large_is_refused)
     }
 END_TEST
 
-ES_TEST_MAIN("cuda_step", steps_only_launch, what_repeats_is_one_launch, too_large_is_refused)
+ES_TEST_MAIN("cuda_step", steps_only_launch, what_repeats_is_one_launch, sums_leave_at_their_points,
+             too_large_is_refused)
