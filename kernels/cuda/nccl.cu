@@ -1,4 +1,7 @@
-/* A gang's numbers on GPUs: packed, summed by NCCL and unpacked on a stream of their own, beside the one that computes. See collective_internal.h.
+/* A gang's numbers on GPUs: summed by NCCL on a stream of its own, beside the one that computes. See collective_internal.h.
+ *
+ * Long pieces without gaps are summed where they lie; the others are packed, summed and unpacked: two more kernels, and four more passes over them. All of a reduction is one group, one kernel of NCCL's.
+ * The scale is NCCL's to apply, to what each rank adds (a sum with a factor), so that it costs no pass.
  *
  * The communicator is non-blocking: its calls return ncclInProgress and are asked about, so that no thread is ever inside NCCL while a peer is gone. Every queued operation
  * ends with an event; the collective's thread looks whether the oldest is over within the limit, and ends everything with ncclCommAbort, which makes NCCL's kernels leave: the
@@ -13,16 +16,15 @@
 #include "kernels/collective/collective_internal.h"
 #include "kernels/cuda/cuda.cuh"
 
-enum { PIECES = 48, EVENTS = 1024, PACK_THREADS = 256 };
+enum { PIECES = 48, EVENTS = 1024, PACK_THREADS = 256, IN_PLACE_LEAST = 1024 };
 
 struct pack_args {
     int n;
-    float scale;
     int64_t start[PIECES + 1]; /* of each piece in the bucket */
     kn_piece piece[PIECES];
 };
 
-/* bucket[i] = scale * the i-th element of the pieces, or back. */
+/* bucket[i] = the i-th element of the pieces, or back. */
 template <bool PACKS> static __global__ void move_kernel(float *bucket, float *flat, const pack_args a)
 {
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < a.start[a.n];
@@ -47,7 +49,7 @@ template <bool PACKS> static __global__ void move_kernel(float *bucket, float *f
             rest /= e;
         }
         if (PACKS)
-            bucket[i] = flat[at] * a.scale;
+            bucket[i] = flat[at];
         else
             flat[at] = bucket[i];
     }
@@ -67,6 +69,8 @@ struct nccl {
     int64_t room;
     int64_t limit_ms;
     cudaEvent_t ready, joined;
+    float scale; /* of the latest reduction, and NCCL's operation for it */
+    ncclRedOp_t op;
     pthread_mutex_t lock; /* of the communicator and of what follows */
     bool aborted;
     queued queue[EVENTS];
@@ -145,18 +149,25 @@ static es_status reserve(kn_collective_gpu *g, int64_t elements, es_error *err)
     return ES_OK;
 }
 
-static es_status move(nccl *n, bool packs, float *flat, const kn_piece *pieces, int count, float scale, es_error *err)
+static bool in_place(const kn_piece *p) { return p->extent[0] == p->count && p->count >= IN_PLACE_LEAST; }
+
+/* All pieces that are not reduced where they lie, to the bucket or back. */
+static es_status move(nccl *n, bool packs, float *flat, const kn_piece *pieces, int count, es_error *err)
 {
     float *bucket = n->bucket;
-    for (int i = 0; i < count; i += PIECES) {
+    for (int i = 0; i < count;) {
         pack_args a;
-        a.n = count - i < PIECES ? count - i : PIECES;
-        a.scale = scale;
+        a.n = 0;
         a.start[0] = 0;
-        for (int k = 0; k < a.n; k++) {
-            a.piece[k] = pieces[i + k];
-            a.start[k + 1] = a.start[k] + pieces[i + k].count;
+        for (; i < count && a.n < PIECES; i++) {
+            if (in_place(&pieces[i]))
+                continue;
+            a.piece[a.n] = pieces[i];
+            a.start[a.n + 1] = a.start[a.n] + pieces[i].count;
+            a.n++;
         }
+        if (a.n == 0)
+            continue;
         int blocks = kn_blocks(a.start[a.n], 4 * PACK_THREADS, 2 * n->dev->sms);
         if (packs)
             move_kernel<true><<<blocks, PACK_THREADS, 0, n->stream>>>(bucket, flat, a);
@@ -180,26 +191,60 @@ static es_status wait_for_device(nccl *n, es_error *err)
     return ES_OK;
 }
 
+/* Lock held. */
+static es_status choose_op(nccl *n, float scale, es_error *err)
+{
+    if (scale == n->scale)
+        return ES_OK;
+    if (n->op != ncclSum)
+        ncclRedOpDestroy(n->op, n->comm);
+    n->op = ncclSum;
+    n->scale = 1;
+    if (scale == 1)
+        return ES_OK;
+    ncclResult_t r = ncclRedOpCreatePreMulSum(&n->op, &scale, ncclFloat, ncclScalarHostImmediate, n->comm);
+    if (r != ncclSuccess) {
+        n->op = ncclSum;
+        return failed(r, "ncclRedOpCreatePreMulSum", err);
+    }
+    n->scale = scale;
+    return ES_OK;
+}
+
+/* Lock held. */
+static es_status sum(nccl *n, float *flat, const kn_piece *pieces, int count, int64_t packed, es_error *err)
+{
+    ncclResult_t r = ncclGroupStart(), end;
+    for (int i = 0; i < count && (r == ncclSuccess || r == ncclInProgress); i++) {
+        float *at = flat + pieces[i].offset;
+        if (in_place(&pieces[i]))
+            r = ncclAllReduce(at, at, (size_t)pieces[i].count, ncclFloat, n->op, n->comm, n->stream);
+    }
+    if (packed > 0 && (r == ncclSuccess || r == ncclInProgress))
+        r = ncclAllReduce(n->bucket, n->bucket, (size_t)packed, ncclFloat, n->op, n->comm, n->stream);
+    end = ncclGroupEnd();
+    return settle(n, r == ncclSuccess || r == ncclInProgress ? end : r, "ncclAllReduce", err);
+}
+
 static es_status reduce(kn_collective_gpu *g, float *flat, const kn_piece *pieces, int count, float scale,
                         es_error *err)
 {
     nccl *n = self(g);
-    int64_t total = 0;
+    int64_t packed = 0;
     for (int i = 0; i < count; i++)
-        total += pieces[i].count;
-    ES_RETURN(reserve(g, total, err));
+        packed += in_place(&pieces[i]) ? 0 : pieces[i].count;
+    ES_RETURN(reserve(g, packed, err));
     ES_RETURN(wait_for_device(n, err));
-    ES_RETURN(move(n, true, flat, pieces, count, scale, err));
+    ES_RETURN(move(n, true, flat, pieces, count, err));
     pthread_mutex_lock(&n->lock);
-    es_status s = n->aborted ? left(err) : ES_OK;
+    es_status s = n->aborted ? left(err) : choose_op(n, scale, err);
     if (s == ES_OK)
-        s = settle(n, ncclAllReduce(n->bucket, n->bucket, (size_t)total, ncclFloat, ncclSum, n->comm, n->stream),
-                   "ncclAllReduce", err);
+        s = sum(n, flat, pieces, count, packed, err);
     if (s == ES_OK)
         s = mark(n, err);
     pthread_mutex_unlock(&n->lock);
     ES_RETURN(s);
-    return move(n, false, flat, pieces, count, 1, err);
+    return move(n, false, flat, pieces, count, err);
 }
 
 static es_status join(kn_collective_gpu *g, es_error *err)
@@ -351,6 +396,8 @@ extern "C" es_status kn_gpu_collective_open(kn_device *dev, int rank, int size, 
     n->base.vt = &vtable;
     n->dev = (kn_cuda_device *)dev;
     n->limit_ms = limit_ms;
+    n->scale = 1;
+    n->op = ncclSum;
     pthread_mutex_init(&n->lock, NULL);
     es_status s = open_parts(n, rank, size, id, idle, ctx, err);
     if (s != ES_OK)

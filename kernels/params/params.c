@@ -5,8 +5,6 @@
 
 #include "base/arena.h"
 
-enum { ALIGN = 64 };
-
 struct kn_params {
     es_arena *names;
     kn_param_def *defs;
@@ -100,7 +98,7 @@ es_status kn_params_add(kn_params *p, const char *name, kn_shape shape, kn_init_
                                        .count = count,
                                        .init = init,
                                        .flags = flags};
-    p->elements += (count + ALIGN - 1) / ALIGN * ALIGN;
+    p->elements += (count + KN_PARAM_ALIGN - 1) / KN_PARAM_ALIGN * KN_PARAM_ALIGN;
     *out = p->count++;
     *slot = (uint32_t)p->count;
     return ES_OK;

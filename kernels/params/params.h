@@ -10,7 +10,7 @@
  * A graph refers to a slice of a parameter by (set, id, box). A set is one kn_params; a run binds a kn_weights to each set. Set KN_SET_WEIGHTS
  * holds what is trained; KN_SET_STATS holds batch-norm statistics, so that every evaluated subnet can have its own while the weights are shared.
  *
- * Offsets are 64-element aligned (padding elements are zero and stay zero), ordered as declared: the flat buffers are what checkpoints, optimisers and
+ * Offsets are multiples of KN_PARAM_ALIGN (padding elements are zero and stay zero), ordered as declared: the flat buffers are what checkpoints, optimisers and
  * collectives work on. One storage may serve several layers: declare it once and use its id twice.
  */
 #ifndef KN_PARAMS_H
@@ -23,7 +23,8 @@
 extern "C" {
 #endif
 
-typedef int32_t kn_param; /* index into a kn_params */
+typedef int32_t kn_param;     /* index into a kn_params */
+enum { KN_PARAM_ALIGN = 64 }; /* elements: of the offset of every parameter */
 
 typedef enum kn_init_kind {
     KN_INIT_ZERO,

@@ -186,6 +186,33 @@ static void fill_buckets(sn_gang *g, int64_t total)
     }
 }
 
+/* Does the whole parameter `low` end where the piece of another begins, but for padding? */
+static bool adjoins(const kn_param_def *low, const kn_piece *below, const kn_piece *above)
+{
+    int64_t end = (low->offset + low->count + KN_PARAM_ALIGN - 1) / KN_PARAM_ALIGN * KN_PARAM_ALIGN;
+    return below->count == low->count && above->extent[0] == above->count && above->offset == end &&
+           end - low->offset + above->count <= INT32_MAX;
+}
+
+/* Whole parameters side by side become one piece with the padding between them, which is zero on every rank: long pieces need no packing. */
+static void join_pieces(sn_trainer *t, bucket *b)
+{
+    sn_gang *g = t->gang;
+    kn_piece *p = g->pieces + b->first;
+    b->pieces = 0;
+    for (int i = 0; i < b->count; i++) {
+        const kn_param_def *d = kn_params_def(sn_net_params(t->net), g->order[b->first + i]);
+        kn_piece *before = b->pieces > 0 ? &p[b->pieces - 1] : NULL;
+        if (before && adjoins(d, &p[i], before)) {
+            before->count += before->offset - d->offset;
+            before->extent[0] = (int32_t)before->count;
+            before->offset = d->offset;
+        } else {
+            p[b->pieces++] = p[i];
+        }
+    }
+}
+
 es_status sn_gang_begin(sn_trainer *t, uint64_t step, es_error *err)
 {
     sn_gang *g = t->gang;
@@ -207,12 +234,16 @@ es_status sn_gang_begin(sn_trainer *t, uint64_t step, es_error *err)
     g->flat = kn_weights_grads(t->weights);
     int64_t total = order_params(t);
     fill_buckets(g, total);
-    for (int i = 0; i < g->n_buckets; i++)
-        g->buckets[i].pieces = g->buckets[i].count;
+    int64_t pieces = 0;
+    for (int i = 0; i < g->n_buckets; i++) {
+        join_pieces(t, &g->buckets[i]);
+        pieces += g->buckets[i].pieces;
+    }
     if (g->warming)
         return ES_OK;
     g->numbers.steps++;
     g->numbers.elements += total;
+    g->numbers.pieces += pieces;
     g->numbers.buckets += g->n_buckets;
     return ES_OK;
 }

@@ -14,9 +14,9 @@
  * Subnets are the same on every rank, or (`supernet.gang_subnets: own`) drawn for each: then n times as many are seen, each by a share of the batch.
  *
  * Only touched slices. Before a step its method is rehearsed: its passes are heard, not computed, for every rank where ranks differ. Per parameter the smallest box that holds
- * all slices of the step is what is reduced. These boxes are packed into buckets: first what the last pass does not reach, then the rest in reverse order of the network, which is
- * about the order in which a backward pass finishes with them. A bucket leaves as soon as its last kernel of the step's last pass is over, in the same order
- * on every rank; the last pass may be one launch all the same (kn_binding.points).
+ * all slices of the step is what is reduced. These boxes are put into buckets: first what the last pass does not reach, then the rest in reverse order of the network, which is
+ * about the order in which a backward pass finishes with them. A bucket leaves as soon as its last kernel of the step's last pass is over, in the same order on every rank; the last pass
+ * may be one launch all the same (kn_binding.points). Whole parameters side by side are one piece, which a GPU reduces where it lies; a sandwich has nothing else.
  *
  * Deterministic: two runs with one seed and one n give the same bits; another n gives other bits.
  */
@@ -30,7 +30,7 @@
 es_status sn_trainer_join(sn_trainer *t, kn_collective *c, es_error *err) ES_MUST_CHECK;
 
 typedef struct sn_gang_numbers {
-    int64_t steps, elements, buckets,
+    int64_t steps, elements, pieces, buckets,
         early; /* since joining: what was reduced; early: buckets that left before the last kernel of their step */
 } sn_gang_numbers;
 sn_gang_numbers sn_trainer_gang_numbers(const sn_trainer *t);

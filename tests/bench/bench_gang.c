@@ -174,11 +174,13 @@ static void print(const options *o, const shared *sh)
     int64_t steps = f->numbers.steps ? f->numbers.steps : 1;
     printf("{\"ranks\": %d, \"device\": \"%s\", \"batch_each\": %d, \"precision\": \"%s\", \"steps\": %d, \"step_s\": "
            "%.5f, "
-           "\"images_per_s\": %.0f, \"loss\": %.6f, \"meet_s\": %.2f, \"MB_a_step\": %.1f, \"buckets_a_step\": %.1f, "
+           "\"images_per_s\": %.0f, \"loss\": %.6f, \"meet_s\": %.2f, \"MB_a_step\": %.1f, \"pieces_a_step\": %.1f, "
+           "\"buckets_a_step\": %.1f, "
            "\"early\": %.2f}\n",
            o->ranks, o->device, o->batch, o->fp32 || strcmp(o->device, "cpu") == 0 ? "fp32" : "bf16", o->steps,
            f->seconds / o->steps, (double)o->ranks * o->batch * o->steps / f->seconds, f->loss, f->open_s,
-           (double)(f->numbers.elements / steps) * 4e-6, (double)f->numbers.buckets / (double)steps,
+           (double)(f->numbers.elements / steps) * 4e-6, (double)f->numbers.pieces / (double)steps,
+           (double)f->numbers.buckets / (double)steps,
            f->numbers.buckets ? (double)f->numbers.early / (double)f->numbers.buckets : 0);
 }
 

@@ -266,7 +266,7 @@ END_TEST
 /* A sandwich touches all parameters, a single path only its own slices; own subnets touch what any rank's do. */
 START_TEST(only_touched_slices_travel)
     {
-        int64_t elements[3];
+        int64_t elements[3], pieces[3];
         for (int kind = 0; kind < 3; kind++) {
             lab *l = lab_new("cpu:1", kind == 0 ? SN_METHOD_SANDWICH : SN_METHOD_SINGLE_PATH);
             l->file.supernet.batch = 48;
@@ -276,14 +276,17 @@ START_TEST(only_touched_slices_travel)
             run(&tr);
             all_alike(&tr, 6);
             elements[kind] = tr.f[0].numbers.elements / 6;
-            fprintf(stderr, "kind %d: %lld elements and %lld buckets a step, %lld of all before the end\n", kind,
-                    (long long)elements[kind], (long long)tr.f[0].numbers.buckets / 6,
+            pieces[kind] = tr.f[0].numbers.pieces / 6;
+            fprintf(stderr,
+                    "kind %d: %lld elements in %lld pieces and %lld buckets a step, %lld of all before the end\n", kind,
+                    (long long)elements[kind], (long long)pieces[kind], (long long)tr.f[0].numbers.buckets / 6,
                     (long long)tr.f[0].numbers.early);
             ck_assert_int_eq(tr.f[0].numbers.steps, 6);
             if (kind == 0) { /* all of the flat buffer but its padding; overlapped */
                 ck_assert_int_gt(elements[0], tr.f[0].n * 8 / 10);
                 ck_assert_int_le(elements[0], tr.f[0].n);
                 ck_assert_int_gt(tr.f[0].numbers.early, 0);
+                ck_assert_int_le(pieces[0], 8); /* of some fifty parameters: neighbours go together */
             }
             over(&tr);
             lab_destroy(&l);
