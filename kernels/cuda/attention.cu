@@ -1,4 +1,4 @@
-/* Attention for any type and width: a warp per query (and per key for their gradients), scores by 32 keys at a time. What the tensor cores can take goes to attention_bf16.cu. */
+/* Attention for any type and width: a warp per query (and per key for their gradients), scores by 32 keys at a time. What the tensor cores can take goes to attention_bf16.cu or attention_warps.cu. */
 #include "kernels/cuda/attention.cuh"
 
 enum { WARPS = 4, PARTS = 8, WIDTH_MAX = 32 * PARTS }; /* a lane keeps every 32nd element of a row */
@@ -149,8 +149,11 @@ extern "C" es_status kn_cuda_attention(const kn_call *c, es_error *err)
     ES_RETURN(shape_of(c, &c->in[0], &c->in[2], &a, err));
     a.q = rows(&c->in[0]), a.k = rows(&c->in[1]), a.v = rows(&c->in[2]), a.out = rows(&c->out[0]);
     a.lse = (float *)c->out[1].p;
-    if (kn_cuda(c)->can.hopper && kn_attention_fits_bf16(&a))
+    const bool fits = kn_attention_fits_bf16(&a);
+    if (fits && kn_cuda(c)->can.hopper)
         ES_RETURN(kn_attention_bf16(kn_cuda(c), &a, err));
+    else if (fits)
+        kn_attention_warps(kn_cuda(c), &a);
     else if ((int64_t)a.n * a.heads * a.tq > 0)
         forward_kernel<<<ROWS_GRID(a.tq)>>>(a);
     KN_LAUNCHED("attention");
@@ -175,8 +178,11 @@ extern "C" es_status kn_cuda_attention_grad(const kn_call *c, es_error *err)
     a.delta = (float *)c->scratch;
     if ((int64_t)a.n * a.heads * a.tq * a.tk == 0)
         return ES_OK;
-    if (kn_cuda(c)->can.hopper && kn_attention_fits_bf16(&a)) {
+    const bool fits = kn_attention_fits_bf16(&a);
+    if (fits && kn_cuda(c)->can.hopper) {
         ES_RETURN(kn_attention_bf16_grad(kn_cuda(c), &a, err));
+    } else if (fits) {
+        kn_attention_warps_grad(kn_cuda(c), &a);
     } else {
         dq_kernel<<<ROWS_GRID(a.tq)>>>(a);
         dkdv_kernel<<<ROWS_GRID(a.tk)>>>(a);

@@ -1,4 +1,5 @@
-/* attention.cuh - attention on a GPU in two ways: on tensor cores for bf16 heads of 64 (attention_bf16.cu), and plainly for every other type and size (attention.cu).
+/* attention.cuh - attention on a GPU in three ways: bf16 heads of 64 on tensor cores, by warpgroups on 9.0 (attention_bf16.cu) and by warps elsewhere (attention_warps.cu), and
+ * plainly every other type and size (attention.cu).
  *
  * Operands are [n, t, heads, d] as linear layers leave them, each with strides of its own: q, k and v may be columns of one product. lse and delta are [n, heads, tq] in fp32. Nothing of the size tq x tk is
  * ever stored: scores are computed again in the backward pass (Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691), whose two halves are two kernels, by queries
@@ -39,5 +40,8 @@ es_status kn_attention_bf16(kn_cuda_device *dev, const attention_args *a, es_err
 /* delta: kn_attention_bf16_scratch bytes, in an order of its own. */
 es_status kn_attention_bf16_grad(kn_cuda_device *dev, const attention_args *a, es_error *err);
 size_t kn_attention_bf16_scratch(const attention_args *a);
+/* The same on any GPU; delta: [n, heads, tq]. */
+void kn_attention_warps(kn_cuda_device *dev, const attention_args *a);
+void kn_attention_warps_grad(kn_cuda_device *dev, const attention_args *a);
 
 #endif

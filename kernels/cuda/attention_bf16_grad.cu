@@ -10,21 +10,6 @@
 using queries_shape = ring_shape<3, 3, false, 4>;
 using keys_shape = ring_shape<2, 2, true, 8>;
 
-/* Sum of x y over a row, two fragments of the same rows: the diagonal of x y^T. */
-static __device__ __forceinline__ void row_dots(const uint32_t x[MMA_STEPS][4], const uint32_t y[MMA_STEPS][4],
-                                                float dot[2], int lane)
-{
-    const int g = lane >> 2, source = (lane & 28) | g >> 1; /* column g of 8 is in lane g / 2 of a row's four */
-    float c[2][4] = {};
-#pragma unroll
-    for (int s = 0; s < MMA_STEPS; s++) {
-        product_by_warp(c[0], x[s], y[s][0], y[s][2]);
-        product_by_warp(c[1], x[s], y[s][1], y[s][3]);
-    }
-    dot[0] = __shfl_sync(0xffffffffu, g & 1 ? c[0][1] : c[0][0], source);
-    dot[1] = __shfl_sync(0xffffffffu, g & 1 ? c[1][3] : c[1][2], source);
-}
-
 /* One stripe of queries; lse in bits. */
 struct queries_state {
     uint32_t q[MMA_STEPS][4], dy; /* dy stays in shared memory: there are no registers for it */

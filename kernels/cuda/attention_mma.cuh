@@ -1,4 +1,5 @@
-/* attention_mma.cuh - tiles of 64 columns of bf16 in shared memory, and their products by warpgroup (wgmma, compute capability 9.0a), fp32 accumulation.
+/* attention_mma.cuh - tiles of 64 columns of bf16 in shared memory and their products on tensor cores, fp32 accumulation: by warp (mma.sync, any GPU; attention_warps.cu) and by
+ * warpgroup (wgmma, compute capability 9.0a; attention_bf16.cu).
  *
  * A tile's row is 128 bytes, eight chunks of 16; chunk c of row r lies at c ^ (r & 7), tiles begin at multiples of 1,024: the layout that the instruction calls
  * 128-byte swizzle. One operand is 64 rows in registers, 16 a warp; for a lane with g = lane / 4 and t = lane % 4 it has rows g and g + 8, columns 2t, 2t+1 and 8 more. Results
@@ -7,9 +8,18 @@
 #ifndef KN_CUDA_ATTENTION_MMA_CUH
 #define KN_CUDA_ATTENTION_MMA_CUH
 
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/attention.cuh"
 
-enum { MMA_WIDTH = 64, MMA_ROW_BYTES = 2 * MMA_WIDTH, MMA_STEPS = MMA_WIDTH / 16 };
+enum {
+    MMA_WIDTH = 64,
+    MMA_ROW_BYTES = 2 * MMA_WIDTH,
+    MMA_STEPS = MMA_WIDTH / 16,
+    TILE = 64, /* rows of a stripe, and that pass by at once */
+    TILE_BYTES = TILE * MMA_ROW_BYTES
+};
+
+static const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+static const float LEAST = -1e30f; /* a maximum of nothing: finite, so that differences are numbers */
 
 static __device__ __forceinline__ uint32_t shared_address(const void *p)
 {
@@ -134,6 +144,57 @@ static __device__ __forceinline__ void product_by_warp(float c[4], const uint32_
         "%1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Sum of x y over a row, two fragments of the same rows: the diagonal of x y^T. */
+static __device__ __forceinline__ void row_dots(const uint32_t x[MMA_STEPS][4], const uint32_t y[MMA_STEPS][4],
+                                                float dot[2], int lane)
+{
+    const int g = lane >> 2, source = (lane & 28) | g >> 1; /* column g of 8 is in lane g / 2 of a row's four */
+    float c[2][4] = {};
+#pragma unroll
+    for (int s = 0; s < MMA_STEPS; s++) {
+        product_by_warp(c[0], x[s], y[s][0], y[s][2]);
+        product_by_warp(c[1], x[s], y[s][1], y[s][3]);
+    }
+    dot[0] = __shfl_sync(0xffffffffu, g & 1 ? c[0][1] : c[0][0], source);
+    dot[1] = __shfl_sync(0xffffffffu, g & 1 ? c[1][3] : c[1][2], source);
+}
+
+static __device__ __forceinline__ float quad_sum(float v)
+{
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+static __device__ __forceinline__ float quad_max(float v)
+{
+    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+
+/* Keys that a query does not see, as minus infinity: only in tiles that reach beyond what the first row sees. */
+template <int TILES>
+static __device__ __forceinline__ void hide(float (&s)[TILES][4], const attention_args &a, int row, int key, int lane)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int seen = attention_seen(a, row + (lane >> 2) + 8 * r) - key - 2 * (lane & 3);
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int c = 0; c < 2; c++)
+                if (n * 8 + c >= seen)
+                    s[n][2 * r + c] = -INFINITY;
+    }
+}
+
+/* Four 8 x 8 matrices of shared memory, each lane giving one row's address; turned: a lane gets of each matrix the column lane / 4, rows 2t and 2t+1 (ldmatrix.trans). */
+static __device__ __forceinline__ void matrices_turned(uint32_t m[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(address)
+                 : "memory");
 }
 
 static __device__ __forceinline__ float exp2_fast(float x)

@@ -19,12 +19,7 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention_mma.cuh"
 
-static const float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
-static const float LEAST = -1e30f; /* a maximum of nothing: finite, so that differences are numbers */
-
 enum {
-    TILE = 64, /* rows of a stripe, and that pass by at once */
-    TILE_BYTES = TILE * MMA_ROW_BYTES,
     STATS_BYTES = 2 * TILE * 4, /* of a tile of queries, by two: lse in bits, delta */
     HEADS_TOGETHER = 64,        /* keys and values, or queries and dy, of 64 heads of 1,024: 16 MB */
 };
@@ -97,33 +92,6 @@ static __device__ __forceinline__ int stripe_tiles(const attention_args &a, cons
     const int first = stripe * TILE, last = (first + TILE < a.tq ? first + TILE : a.tq) - 1;
     const int tiles = (attention_seen(a, last) + TILE - 1) / TILE;
     return first < 0 || first >= a.tq ? 0 : tiles < it.to ? tiles : it.to;
-}
-
-static __device__ __forceinline__ float quad_sum(float v)
-{
-    v += __shfl_xor_sync(0xffffffffu, v, 1);
-    return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-static __device__ __forceinline__ float quad_max(float v)
-{
-    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-
-/* Keys that a query does not see, as minus infinity: only in tiles that reach beyond what the first row sees. */
-template <int TILES>
-static __device__ __forceinline__ void hide(float (&s)[TILES][4], const attention_args &a, int row, int key, int lane)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const int seen = attention_seen(a, row + (lane >> 2) + 8 * r) - key - 2 * (lane & 3);
-#pragma unroll
-        for (int n = 0; n < TILES; n++)
-#pragma unroll
-            for (int c = 0; c < 2; c++)
-                if (n * 8 + c >= seen)
-                    s[n][2 * r + c] = -INFINITY;
-    }
 }
 
 /* ---- barriers in shared memory, and the copies that report to them (PTX ISA: mbarrier, cp.async.bulk) ------------------------------------------- */

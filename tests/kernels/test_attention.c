@@ -161,4 +161,14 @@ START_TEST(accelerator_bf16)
     }
 END_TEST
 
-ES_TEST_MAIN("attention", processor, accelerator_fp32, accelerator_bf16)
+/* What every GPU from 8.0 on runs (kernels/cuda/attention_warps.cu), on a newer one too. */
+START_TEST(accelerator_bf16_by_warps)
+    {
+        setenv("ESPALIER_TEST_CAPABILITY", "8.0", 1);
+        const char *device = es_test_accelerator_name();
+        if (device)
+            compare(device, KN_PRECISION_BF16, 2e-2, 6e-3, 3);
+    }
+END_TEST
+
+ES_TEST_MAIN("attention", processor, accelerator_fp32, accelerator_bf16, accelerator_bf16_by_warps)
