@@ -1,6 +1,6 @@
 /* Dense and grouped convolution, NHWC, weights OHWI.
  *
- * 1x1 with stride 1 is a product on the tensors as they lie, the weight a strided slice. Anything else goes through a column matrix [pixels][kh kw cg], made for
+ * 1x1 with stride 1 is a product on the tensors as they lie, the weight a strided slice (with more inputs: fuse_points.cu). Anything else goes through a column matrix [pixels][kh kw cg], made for
  * as many images as fit COLUMN_BYTES, and a packed copy of the (small) weight. dx gathers from the columns instead of scattering, so it is deterministic.
  */
 #include "kernels/cuda/cuda.cuh"
@@ -206,6 +206,8 @@ extern "C" es_status kn_cuda_conv2d(const kn_call *c, es_error *err)
     const kn_tensor *x = &c->in[0], *w = &c->in[1], *y = &c->out[0];
     kn_dtype type = operand_type(x, y);
     kn_gemm p = {};
+    if (c->n_in > 2)
+        return kn_cuda_point(c, err);
     p.ab = type, p.dd = y->dtype, p.tb = true, p.accumulate = c->accumulate & 1, p.batch = 1;
     if (direct(c, &g)) {
         p.m = g.n * g.pixels, p.n = g.co, p.k = g.ci;

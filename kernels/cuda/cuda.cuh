@@ -85,6 +85,9 @@ void kn_cuda_gemm_cache_free(kn_cuda_device *dev);
 es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err);
 /* Gelu, its gradient and residual sums go to the products before them (fuse_products.cu). */
 void kn_cuda_fuse_products(kn_plan *p);
+/* Norms with given statistics, residual sums and squeeze-excite's scales go to the 1x1 convolutions beside them (fuse_points.cu), which run as kn_cuda_point then. */
+void kn_cuda_fuse_points(kn_plan *p);
+es_status kn_cuda_point(const kn_call *c, es_error *err);
 
 /* images.cu */
 es_status kn_cuda_images(kn_device *d, const kn_images *im, es_error *err);

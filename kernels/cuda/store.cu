@@ -92,7 +92,6 @@ static void guess(kn_graph *w)
 es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
 {
     kn_graph *w = p->w;
-    (void)d;
     (void)err;
     if (p->options.precision != KN_PRECISION_BF16)
         return ES_OK;
@@ -119,6 +118,8 @@ es_status kn_cuda_store(kn_device *d, kn_plan *p, es_error *err)
     }
     if (!p->options.no_fuse) {
         kn_cuda_fuse_products(p);
+        if (((kn_cuda_device *)d)->can.hopper)
+            kn_cuda_fuse_points(p);
         kn_cuda_fuse_norms(p); /* last: takes the shortcuts that no product has taken */
     }
     return ES_OK;

@@ -41,7 +41,8 @@ static bool producer_adds(const kn_plan *p, kn_val v)
     uint32_t node = p->w->values[v].node;
     const kn_plan_value *pv = &p->values[v];
     const kn_node *n = &p->w->nodes[node];
-    if ((n->op == KN_OP_DEPTHWISE || n->op == KN_OP_MATMUL) && (n->n_in > 2 || n->a.act != KN_ACT_NONE))
+    if ((n->op == KN_OP_DEPTHWISE || n->op == KN_OP_MATMUL || n->op == KN_OP_CONV2D) &&
+        (n->n_in > 2 || n->a.act != KN_ACT_NONE))
         return false; /* an accelerator has put into it what comes behind, and what is added to comes behind that */
     return p->dropped[node] == 0 && pv->reads == 1 && pv->root == v && pv->slice == KN_NONE && !pv->shared &&
            pv->at.base == KN_BASE_NONE &&
