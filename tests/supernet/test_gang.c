@@ -5,7 +5,9 @@
 #include <sys/mman.h>
 
 #include "base/hash.h"
+#include "kernels/device/device_internal.h"
 #include "supernet/train/methods.h"
+#include "tests/accelerator.h"
 #include "tests/check_main.h"
 #include "tests/supernet/lab.h"
 #include "tests/supernet/spaces.h"
@@ -34,6 +36,16 @@ typedef struct trial {
 
 static bool stop_at_third(void *ctx) { return ++*(int *)ctx == 3; }
 
+static es_hash hash_of(const sn_version *v)
+{
+    es_hasher *h = es_hasher_new();
+    es_hash hash;
+    for (int i = 0; i < v->count; i++)
+        es_hasher_add(h, v->arrays[i].data, v->arrays[i].bytes);
+    es_hasher_end(&h, &hash);
+    return hash;
+}
+
 static void note(const trial *tr, int rank, sn_trainer *t, es_status s, const es_error *err, const sn_report *r)
 {
     found *f = &tr->f[rank];
@@ -46,10 +58,7 @@ static void note(const trial *tr, int rank, sn_trainer *t, es_status s, const es
         return;
     sn_version *v = lab_save(t);
     const sn_array *a = sn_version_find(v, "values");
-    es_hasher *h = es_hasher_new();
-    for (int i = 0; i < v->count; i++)
-        es_hasher_add(h, v->arrays[i].data, v->arrays[i].bytes);
-    es_hasher_end(&h, &f->hash);
+    f->hash = hash_of(v);
     f->n = a->shape.d[0];
     ck_assert_int_le(f->n, VALUES_MAX);
     memcpy(f->values, a->data, a->bytes);
@@ -297,6 +306,72 @@ START_TEST(only_touched_slices_travel)
     }
 END_TEST
 
+/* Six steps after the first two, alone or as a gang of one: their bits, and what the device was asked for meanwhile. */
+static kn_device_count six_steps(lab *l, bool joined, es_hash *hash)
+{
+    sn_trainer *t = lab_trainer(l);
+    kn_collective *c = NULL;
+    kn_rendezvous *meet = NULL;
+    kn_gang_id id;
+    es_error err = {0};
+    if (joined) {
+        ck_assert_ok_err(kn_rendezvous_open("127.0.0.1", &meet, &id, &err), &err);
+        const kn_collective_options o = {.size = 1, .id = &id, .meet = meet};
+        ck_assert_ok_err(kn_collective_open(l->dev, &o, &c, &err), &err);
+        ck_assert_ok_err(sn_trainer_join(t, c, &err), &err);
+    }
+    lab_run(t, 2);
+    const kn_device_count a = l->dev->count;
+    lab_run(t, 8);
+    const kn_device_count b = l->dev->count;
+    sn_version *v = lab_save(t);
+    *hash = hash_of(v);
+    sn_version_destroy(&v);
+    sn_trainer_destroy(&t);
+    kn_collective_close(&c);
+    kn_rendezvous_close(&meet);
+    return (kn_device_count){.allocations = b.allocations - a.allocations,
+                             .syncs = b.syncs - a.syncs,
+                             .calls = b.calls - a.calls,
+                             .recordings = b.recordings - a.recordings,
+                             .replays = b.replays - a.replays,
+                             .refused = b.refused};
+}
+
+/* The same bits, launches, waits and allocations. A sandwich's gradients are reduced where they lie, a single path's are packed. */
+static void one_is_like_alone(const char *device)
+{
+    static const sn_method kinds[] = {SN_METHOD_SANDWICH, SN_METHOD_SINGLE_PATH};
+    for (int i = 0; i < 2; i++) {
+        lab *l = lab_new(device, kinds[i]);
+        es_hash alone, joined;
+        const kn_device_count x = six_steps(l, false, &alone), y = six_steps(l, true, &joined);
+        fprintf(stderr, "%s, %s: %d calls, %d replays, %d allocations, %d waits; as a gang: %d, %d, %d, %d\n", device,
+                i == 0 ? "sandwich" : "single path", (int)x.calls, (int)x.replays, (int)x.allocations, (int)x.syncs,
+                (int)y.calls, (int)y.replays, (int)y.allocations, (int)y.syncs);
+        ck_assert(es_hash_equal(&alone, &joined));
+        ck_assert_mem_eq(&x, &y, sizeof x);
+        ck_assert_uint_eq(x.refused, 0);
+        if (kn_device_backend(l->dev) == KN_BACKEND_CUDA)
+            ck_assert_uint_eq(x.replays, i == 0 ? 12 : 0); /* the largest and the smallest of every step */
+        lab_destroy(&l);
+    }
+}
+
+START_TEST(a_gang_of_one_is_like_one_alone)
+    {
+        one_is_like_alone("cpu:1");
+    }
+END_TEST
+
+START_TEST(on_a_gpu_too)
+    {
+        const char *device = es_test_accelerator_name();
+        if (device)
+            one_is_like_alone(device);
+    }
+END_TEST
+
 START_TEST(a_batch_that_cannot_be_shared_is_refused)
     {
         lab *l = lab_new("cpu:1", SN_METHOD_SANDWICH);
@@ -313,4 +388,5 @@ START_TEST(a_batch_that_cannot_be_shared_is_refused)
 END_TEST
 
 ES_TEST_MAIN("gang", ranks_together_equal_one_alone, a_language_model_is_trained_by_three, the_same_bits_every_time,
-             all_stop_at_one_boundary, only_touched_slices_travel, a_batch_that_cannot_be_shared_is_refused)
+             all_stop_at_one_boundary, only_touched_slices_travel, a_gang_of_one_is_like_one_alone, on_a_gpu_too,
+             a_batch_that_cannot_be_shared_is_refused)
