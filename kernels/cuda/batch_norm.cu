@@ -91,12 +91,7 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     if (p.active) {
         kn_flow<2, W, TYPE, E> flow(k, p, shared, a.from);
         float beta[W];
-        kn_norm_coefficients<W>(a.norm, p.channel, scale, beta);
-#pragma unroll
-        for (int w = 0; w < W; w++) {
-            mean[w] = a.norm.mean[p.channel + w];
-            beta[w] = a.norm.beta ? a.norm.beta[p.channel + w] : 0.f;
-        }
+        kn_norm_centred<W>(a.norm, p.channel, scale, mean, beta);
         flow.rows([&](const kn_raw<W, TYPE>(&r)[2 + E], int64_t) {
 #pragma unroll
             for (int w = 0; w < W; w++) {
@@ -138,14 +133,18 @@ static __global__ void __launch_bounds__(KN_COLUMN_THREADS, 2)
     if (!p.active)
         return;
     kn_flow<2, W, TYPE, E> flow(k, p, shared, a.from);
-    kn_norm_coefficients<W>(a.norm, p.channel, scale, shift);
+    float mean[W], var[W], m1[W], m2[W];
+    kn_norm_centred<W>(a.norm, p.channel, scale, mean, shift);
+    kn_load_channels<W>(var, a.norm.var, p.channel, 0.f);
+    kn_load_channels<W>(m1, s1, p.channel, 0.f);
+    kn_load_channels<W>(m2, s1 ? s2 : NULL, p.channel, 0.f);
     /* dx = scale d' - c1 x - c0, with xhat = (x - mean) rstd multiplied out. */
 #pragma unroll
     for (int w = 0; w < W; w++) {
-        float rstd = rsqrtf(a.norm.var[p.channel + w] + a.norm.eps), n = 1.f / (float)k.rows;
-        float m1 = s1 ? s1[p.channel + w] * n : 0.f, m2 = s1 ? s2[p.channel + w] * n : 0.f;
-        c1[w] = scale[w] * m2 * rstd;
-        c0[w] = scale[w] * m1 - c1[w] * a.norm.mean[p.channel + w];
+        const float rstd = rsqrtf(var[w] + a.norm.eps), n = 1.f / (float)k.rows;
+        shift[w] -= mean[w] * scale[w];
+        c1[w] = scale[w] * m2[w] * n * rstd;
+        c0[w] = scale[w] * m1[w] * n - c1[w] * mean[w];
     }
     flow.rows([&](const kn_raw<W, TYPE>(&r)[2 + E], int64_t i) {
         const int type = TYPE == KN_ANY_TYPE ? a.out_type : TYPE;

@@ -4,12 +4,13 @@
  *     REDUCE_SUM    x, gamma, beta, mean, var      -> out[n][c] = a.alpha (0: 1) sum over pixels of act(norm(x))
  *     MUL_REDUCE    d, x, gamma, beta, mean, var   -> out[n][c] =               sum over pixels of d act(norm(x))
  *
- * A block has one image and a column of channels; its lanes walk the pixels, four on their way at once, and are added in lane order.
+ * A block has a column of channels, whose coefficients its threads keep, and as many images at once as it has threads for, one set after another; lanes walk the
+ * pixels of an image, four on their way at once, and are added in lane order.
  */
 #include "kernels/cuda/act.cuh"
 #include "kernels/cuda/norm.cuh"
 
-enum { SQUEEZE_THREADS = 256, SQUEEZE_LANES = 32, SQUEEZE_BATCH = 4 };
+enum { SQUEEZE_THREADS = 256, SQUEEZE_LANES = 32, SQUEEZE_BATCH = 4, SQUEEZE_GROUPS = 16, SQUEEZE_RESIDENT = 3 };
 
 struct squeeze_args {
     const void *x, *d;
@@ -17,60 +18,72 @@ struct squeeze_args {
     int x_type, d_type, out_type, act;
     kn_norm_given norm;
     float scale;
-    int pixels, channels, groups, lanes, accumulate;
+    int images, pixels, channels, groups, lanes, subs, accumulate; /* subs: images at once */
 };
 
-/* What lanes v have summed, added up and stored. */
-template <int W> static __device__ __forceinline__ void squeeze_finish(const squeeze_args &a, const float (&v)[W])
+/* Between the sums of an element and those of the next: eight elements of four groups are in different banks. */
+static __host__ __device__ __forceinline__ int squeeze_stride(int threads) { return threads + ((4 - threads) & 31); }
+
+/* What lanes v have summed for the images from `base` on, added up and stored. */
+template <int W>
+static __device__ __forceinline__ void squeeze_finish(const squeeze_args &a, int base, const float (&v)[W])
 {
     extern __shared__ __align__(16) float shared[];
-    const int threads = a.groups * a.lanes;
+    const int stride = squeeze_stride((int)blockDim.x), each = a.groups * W;
+    __syncthreads();
 #pragma unroll
     for (int w = 0; w < W; w++)
-        shared[w * threads + threadIdx.x] = v[w];
+        shared[w * stride + threadIdx.x] = v[w];
     __syncthreads();
-    for (int i = threadIdx.x; i < a.groups * W; i += threads) { /* group i % groups, element i / groups */
-        const int channel = (blockIdx.y * a.groups + i % a.groups) * W + i / a.groups;
-        const int64_t o = blockIdx.x * (int64_t)a.channels + channel;
+    for (int i = threadIdx.x; i < a.subs * each; i += blockDim.x) { /* group i % each / W, element i % W */
+        const int sub = i / each, group = i % each / W, channel = blockIdx.y * each + i % each;
+        const int64_t o = (base + sub) * (int64_t)a.channels + channel;
         float sum = 0;
         for (int l = 0; l < a.lanes; l++)
-            sum += shared[i / a.groups * threads + l * a.groups + i % a.groups];
-        if (channel < a.channels)
+            sum += shared[i % W * stride + (sub * a.lanes + l) * a.groups + group];
+        if (channel < a.channels && base + sub < a.images)
             kn_store(a.out, a.out_type, o, fmaf(sum, a.scale, a.accumulate ? kn_load(a.out, a.out_type, o) : 0.f));
     }
 }
 
 template <int ACT, int W, int TYPE, bool DOT>
-static __global__ void __launch_bounds__(SQUEEZE_THREADS, 3) squeeze_kernel(const __grid_constant__ squeeze_args a)
+static __global__ void __launch_bounds__(SQUEEZE_THREADS, SQUEEZE_RESIDENT)
+    squeeze_kernel(const __grid_constant__ squeeze_args a)
 {
     constexpr bool FAST = TYPE == KN_BF16;
     kn_begin();
-    const int group = (int)threadIdx.x % a.groups, lane = (int)threadIdx.x / a.groups,
-              channel = (blockIdx.y * a.groups + group) * W;
-    const int64_t base = blockIdx.x * (int64_t)a.pixels * a.channels + channel;
-    float v[W] = {}, scale[W], shift[W];
-    for (int m = lane; m < a.pixels && channel < a.channels; m += SQUEEZE_BATCH * a.lanes) {
-        kn_raw<W, TYPE> x[SQUEEZE_BATCH], d[SQUEEZE_BATCH];
+    const int group = (int)threadIdx.x % a.groups, lane = (int)threadIdx.x / a.groups % a.lanes,
+              sub = (int)threadIdx.x / (a.groups * a.lanes), channel = (blockIdx.y * a.groups + group) * W;
+    float scale[W], shift[W];
+    bool known = false; /* scale and shift, which are asked for behind the first rows */
+    for (int base = (int)blockIdx.x * a.subs; base < a.images; base += (int)gridDim.x * a.subs) {
+        const int64_t from = (base + sub) * (int64_t)a.pixels * a.channels + channel;
+        const int pixels = base + sub < a.images && channel < a.channels ? a.pixels : 0;
+        float v[W] = {};
+        for (int m = lane; m < pixels; m += SQUEEZE_BATCH * a.lanes) {
+            kn_raw<W, TYPE> x[SQUEEZE_BATCH], d[SQUEEZE_BATCH];
 #pragma unroll
-        for (int i = 0; i < SQUEEZE_BATCH; i++)
-            if (m + i * a.lanes < a.pixels) {
-                const int64_t at = base + (int64_t)(m + i * a.lanes) * a.channels;
-                x[i].load(a.x, a.x_type, at);
-                if (DOT)
-                    d[i].load(a.d, a.d_type, at);
-            }
-        if (m == lane) /* behind the first loads */
-            kn_norm_coefficients<W>(a.norm, channel, scale, shift);
-#pragma unroll
-        for (int i = 0; i < SQUEEZE_BATCH; i++)
-            if (m + i * a.lanes < a.pixels)
-#pragma unroll
-                for (int w = 0; w < W; w++) {
-                    const float y = kn_act_of<ACT, FAST>(a.act, 0, fmaf(x[i].get(w), scale[w], shift[w]));
-                    v[w] = DOT ? fmaf(d[i].get(w), y, v[w]) : v[w] + y;
+            for (int i = 0; i < SQUEEZE_BATCH; i++)
+                if (m + i * a.lanes < pixels) {
+                    const int64_t at = from + (int64_t)(m + i * a.lanes) * a.channels;
+                    x[i].load(a.x, a.x_type, at);
+                    if (DOT)
+                        d[i].load(a.d, a.d_type, at);
                 }
+            if (!known)
+                kn_norm_coefficients<W>(a.norm, channel, scale, shift);
+            known = true;
+#pragma unroll
+            for (int i = 0; i < SQUEEZE_BATCH; i++)
+                if (m + i * a.lanes < pixels)
+#pragma unroll
+                    for (int w = 0; w < W; w++) {
+                        const float y = kn_act_of<ACT, FAST>(a.act, 0, fmaf(x[i].get(w), scale[w], shift[w]));
+                        v[w] = DOT ? fmaf(d[i].get(w), y, v[w]) : v[w] + y;
+                    }
+        }
+        squeeze_finish<W>(a, base, v);
     }
-    squeeze_finish<W>(a, v);
 }
 
 template <bool DOT> static es_status squeeze(const kn_call *c, es_error *err)
@@ -92,10 +105,17 @@ template <bool DOT> static es_status squeeze(const kn_call *c, es_error *err)
         a.channels % KN_VEC == 0 && a.x_type == KN_BF16 && a.d_type == KN_BF16 && kn_aligned(a.x) && kn_aligned(a.d);
     const int width = vectors ? KN_VEC : 1, all = a.channels / width, few = (int)kn_ceil(a.pixels, SQUEEZE_BATCH);
     a.lanes = few < SQUEEZE_LANES ? few : SQUEEZE_LANES;
-    const int columns = (int)kn_ceil(all, SQUEEZE_THREADS / a.lanes);
+    const int most = SQUEEZE_THREADS / a.lanes < SQUEEZE_GROUPS ? SQUEEZE_THREADS / a.lanes : SQUEEZE_GROUPS,
+              columns = (int)kn_ceil(all, most);
+    a.images = x->shape.d[0];
     a.groups = (int)kn_ceil(all, columns);
-    const dim3 grid((unsigned)x->shape.d[0], (unsigned)columns), block((unsigned)(a.groups * a.lanes));
-    const size_t shared = (size_t)(a.groups * a.lanes * width) * sizeof(float);
+    a.subs = SQUEEZE_THREADS / (a.groups * a.lanes);
+    a.subs = a.subs < a.images ? a.subs : a.images;
+    const int64_t sets = kn_ceil(a.images, a.subs),
+                  want = kn_ceil((int64_t)kn_cuda(c)->sms * SQUEEZE_RESIDENT, columns),
+                  rounds = kn_ceil(sets, want < sets ? want : sets);
+    const dim3 grid((unsigned)kn_ceil(sets, rounds), (unsigned)columns), block((unsigned)(a.groups * a.lanes * a.subs));
+    const size_t shared = (size_t)(squeeze_stride((int)block.x) * width) * sizeof(float);
     if (vectors)
         KN_WITH_ACT(a.act, ACT,
                     (kn_launch(squeeze_kernel<ACT, KN_VEC, KN_BF16, DOT>, grid, block, shared, kn_stream(c), a)));
