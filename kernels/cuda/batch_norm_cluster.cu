@@ -17,7 +17,8 @@ enum {
     WHOLE_CHANNELS = WHOLE_GROUPS * KN_VEC,
     WHOLE_WARPS = WHOLE_THREADS / 32,
     WHOLE_STAGES = 8,   /* groups of rows that are waited for one by one */
-    WHOLE_SIZE = 16,    /* blocks of a cluster at most */
+    WHOLE_SIZE = 16,    /* blocks of a cluster at most, where a device has room for so large a one */
+    WHOLE_SURE = 8,     /* what every device with clusters takes */
     WHOLE_RESIDENT = 3, /* blocks a multiprocessor */
     WHOLE_BYTES = 72 << 10
 };
@@ -25,28 +26,6 @@ enum {
 struct whole_grid {
     int rows, channels, size, columns, rows_each, depth; /* depth: rows of a thread */
 };
-
-/* STAGES stages of up to `each` rows; `each` * 8 >= depth. Depth 0: no. */
-static whole_grid grid_of(int64_t rows, int channels, int tensors, int sms)
-{
-    whole_grid g = {};
-    const int most = WHOLE_BYTES / (WHOLE_THREADS * 16 * tensors);
-    g.channels = channels;
-    g.columns = (int)kn_ceil(channels, WHOLE_CHANNELS);
-    if (rows > (int64_t)most * WHOLE_LANES * WHOLE_SIZE)
-        return g;
-    g.rows = (int)rows;
-    g.size = WHOLE_SIZE;
-    while (g.size > 1 && g.size * g.columns > WHOLE_RESIDENT * sms)
-        g.size /= 2;
-    while (g.size > 1 && (int64_t)g.size * WHOLE_LANES / 2 >= rows) /* a row a lane at least */
-        g.size /= 2;
-    while (kn_ceil(kn_ceil(rows, g.size), WHOLE_LANES) > most)
-        g.size *= 2;
-    g.rows_each = (int)kn_ceil(rows, g.size);
-    g.depth = (int)kn_ceil(g.rows_each, WHOLE_LANES);
-    return g;
-}
 
 template <int N> static __device__ __forceinline__ void whole_wait_for(void)
 {
@@ -293,14 +272,8 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     whole_excite image(rows.first, EXCITED ? a.from.pixels : 1);
     float v[2][KN_VEC] = {}, scale[KN_VEC] = {}, mean[KN_VEC] = {}, beta[KN_VEC] = {};
     rows.issue(a.from, each);
-    if (rows.active) {
-        kn_norm_coefficients<KN_VEC>(a.norm, rows.channel, scale, beta);
-#pragma unroll
-        for (int w = 0; w < KN_VEC; w++) {
-            mean[w] = a.norm.mean[rows.channel + w];
-            beta[w] = a.norm.beta ? a.norm.beta[rows.channel + w] : 0.f;
-        }
-    }
+    if (rows.active)
+        kn_norm_centred<KN_VEC>(a.norm, rows.channel, scale, mean, beta);
     if (EXCITED && rows.count > 0)
         image.load(a, g.channels, rows.channel);
     rows.arriving(each, [&](int row) {
@@ -375,23 +348,80 @@ static void launch(const kn_call *c, void (*kernel)(P...), const whole_grid &g, 
     cudaLaunchKernelEx(&config, kernel, p...); /* KN_LAUNCHED sees its error */
 }
 
-/* Clusters of more than 8 blocks, and their memory, must be asked for: the first time that a kernel is launched on a device. */
-#define WHOLE_LAUNCH(c, kernel, g, tensors, a, s)                                                     \
-    do {                                                                                              \
-        static uint64_t done_;                                                                        \
-        const uint64_t bit_ = 1ull << (kn_cuda(c)->index & 63);                                       \
-        if (!(__atomic_load_n(&done_, __ATOMIC_RELAXED) & bit_)) {                                    \
-            cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, WHOLE_BYTES); \
-            cudaFuncSetAttribute((kernel), cudaFuncAttributeNonPortableClusterSizeAllowed, 1);        \
-            __atomic_fetch_or(&done_, bit_, __ATOMIC_RELAXED);                                        \
-        }                                                                                             \
-        launch<whole_grid, bn_args, bn_sums>(c, (kernel), g, tensors, g, a, s);                       \
+/* Clusters of more than 8 blocks, and their memory, must be asked for. */
+template <typename... P> static void whole_allow(void (*kernel)(P...))
+{
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, WHOLE_BYTES);
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+}
+
+/* With whole_allow the first time that a kernel is launched on a device. */
+#define WHOLE_LAUNCH(c, kernel, g, tensors, a, s)                               \
+    do {                                                                        \
+        static uint64_t done_;                                                  \
+        const uint64_t bit_ = 1ull << (kn_cuda(c)->index & 63);                 \
+        if (!(__atomic_load_n(&done_, __ATOMIC_RELAXED) & bit_)) {              \
+            whole_allow(kernel);                                                \
+            __atomic_fetch_or(&done_, bit_, __ATOMIC_RELAXED);                  \
+        }                                                                       \
+        launch<whole_grid, bn_args, bn_sums>(c, (kernel), g, tensors, g, a, s); \
     } while (0)
+
+/* Blocks of the largest cluster that the device takes: asked once, for the kernel that needs most. */
+static int most_blocks(const kn_cuda_device *dev)
+{
+    static int known[64]; /* by device; 0: not asked */
+    int *at = &known[dev->index & 63], most = __atomic_load_n(at, __ATOMIC_RELAXED), clusters = 0;
+    if (most != 0)
+        return most;
+    void (*kernel)(whole_grid, bn_args, bn_sums) = whole_grad_kernel<KN_ACT_SILU, true>;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = WHOLE_SIZE;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = dim3(WHOLE_SIZE);
+    config.blockDim = dim3(WHOLE_THREADS);
+    config.dynamicSmemBytes = WHOLE_BYTES;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    whole_allow(kernel);
+    if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess)
+        clusters = 0;
+    (void)cudaGetLastError(); /* a refusal is an answer */
+    most = clusters > 0 ? WHOLE_SIZE : WHOLE_SURE;
+    __atomic_store_n(at, most, __ATOMIC_RELAXED);
+    return most;
+}
+
+/* STAGES stages of up to `each` rows; `each` * 8 >= depth. Depth 0: no. */
+static whole_grid grid_of(const kn_cuda_device *dev, int64_t rows, int channels, int tensors)
+{
+    whole_grid g = {};
+    if (!dev->can.hopper)
+        return g;
+    const int most = WHOLE_BYTES / (WHOLE_THREADS * 16 * tensors), blocks = most_blocks(dev);
+    g.channels = channels;
+    g.columns = (int)kn_ceil(channels, WHOLE_CHANNELS);
+    if (rows > (int64_t)most * WHOLE_LANES * blocks)
+        return g;
+    g.rows = (int)rows;
+    g.size = blocks;
+    while (g.size > 1 && g.size * g.columns > WHOLE_RESIDENT * dev->sms)
+        g.size /= 2;
+    while (g.size > 1 && (int64_t)g.size * WHOLE_LANES / 2 >= rows) /* a row a lane at least */
+        g.size /= 2;
+    while (kn_ceil(kn_ceil(rows, g.size), WHOLE_LANES) > most)
+        g.size *= 2;
+    g.rows_each = (int)kn_ceil(rows, g.size);
+    g.depth = (int)kn_ceil(g.rows_each, WHOLE_LANES);
+    return g;
+}
 
 bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels, bool shortcut)
 {
-    const whole_grid g = grid_of(rows, channels, shortcut ? 2 : 1, kn_cuda(c)->sms);
-    if (g.depth == 0 || !kn_cuda(c)->can.hopper)
+    const whole_grid g = grid_of(kn_cuda(c), rows, channels, shortcut ? 2 : 1);
+    if (g.depth == 0)
         return false;
     if (shortcut)
         WHOLE_LAUNCH(c, (whole_kernel<KN_ACT_NONE, 1>), g, 2, a, s);
@@ -403,8 +433,8 @@ bool kn_cuda_norm_whole(const kn_call *c, const bn_args &a, const bn_sums &s, in
 bool kn_cuda_norm_grad_whole(const kn_call *c, const bn_args &a, const bn_sums &s, int64_t rows, int channels,
                              bool excited)
 {
-    const whole_grid g = grid_of(rows, channels, 2, kn_cuda(c)->sms);
-    if (g.depth == 0 || !kn_cuda(c)->can.hopper)
+    const whole_grid g = grid_of(kn_cuda(c), rows, channels, 2);
+    if (g.depth == 0)
         return false;
     if (excited)
         KN_WITH_ACT(a.act, ACT, WHOLE_LAUNCH(c, (whole_grad_kernel<ACT, true>), g, 2, a, s));
