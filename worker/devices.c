@@ -41,10 +41,15 @@ es_status wk_devices_read(const char *text, wk_devices *out, es_error *err)
         int gpus = kn_device_gpus();
         for (int i = 0; i < gpus && i < WK_DEVICES_MAX; i++) {
             char name[WK_DEVICE_NAME];
+            es_error why = {0};
+            if (kn_device_gpu_fit(i, &why) != ES_OK) {
+                es_log(ES_LOG_WARN, "passed over: %s", why.text);
+                continue;
+            }
             snprintf(name, sizeof name, "cuda:%d", i);
             ES_RETURN(add(out, name, strlen(name), err));
         }
-        return gpus > 0 ? ES_OK : add(out, "cpu", 3, err);
+        return out->n > 0 ? ES_OK : add(out, "cpu", 3, err);
     }
     for (const char *p = text;; p++) {
         size_t n = strcspn(p, ",");

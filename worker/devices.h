@@ -1,6 +1,6 @@
 /* devices.h - one process for each device: `--device auto` and lists such as `--device cuda:0,cuda:1`.
  *
- *     wk_devices d; ES_RETURN(wk_devices_read("auto", &d, err));     // every visible GPU, or the processor where there is none
+ *     wk_devices d; ES_RETURN(wk_devices_read("auto", &d, err));     // every GPU that will do, or the processor where there is none
  *     if (d.n > 1)
  *         return wk_devices_run(&d, argc, argv);                      // until told to stop; the exit status
  *

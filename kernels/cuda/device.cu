@@ -290,21 +290,47 @@ static es_status compiled_for(int *arch, bool *hopper, es_error *err)
     return ES_OK;
 }
 
-static es_status find_capability(kn_cuda_device *dev, const cudaDeviceProp *prop, es_error *err)
+struct gpu_name {
+    char text[300];
+};
+/* All but what it was compiled for. */
+static kn_gpu_facts facts_of(int index, const cudaDeviceProp *prop, gpu_name *name)
 {
-    char name[sizeof dev->base.model + 32];
     kn_gpu_facts f = {};
-    snprintf(name, sizeof name, "%s (%s)", dev->base.name, prop->name);
-    f.name = name;
+    snprintf(name->text, sizeof name->text, "cuda:%d (%s)", index, prop->name);
+    f.name = name->text;
     f.major = prop->major, f.minor = prop->minor;
     f.shared_bytes = prop->sharedMemPerBlockOptin;
     f.built_for = ES_CUDA_ARCHITECTURES;
+    return f;
+}
+
+static es_status decide(const kn_gpu_facts *f, kn_capability *out, es_error *err)
+{
+    return kn_capability_decide(f, getenv("ESPALIER_TEST_CAPABILITY"), out, err);
+}
+
+static es_status find_capability(kn_cuda_device *dev, const cudaDeviceProp *prop, es_error *err)
+{
+    gpu_name name;
+    kn_gpu_facts f = facts_of(dev->index, prop, &name);
     if (10 * f.major + f.minor >= KN_CAPABILITY_LEAST)
         ES_RETURN(compiled_for(&f.compiled, &f.compiled_hopper, err));
-    ES_RETURN(kn_capability_decide(&f, getenv("ESPALIER_TEST_CAPABILITY"), &dev->can, err));
+    ES_RETURN(decide(&f, &dev->can, err));
     if (!dev->can.early)
         __atomic_store_n(&kn_cuda_early, false, __ATOMIC_RELAXED);
     return ES_OK;
+}
+
+extern "C" es_status kn_device_gpu_fit(int index, es_error *err)
+{
+    cudaDeviceProp prop;
+    gpu_name name;
+    kn_capability can;
+    KN_CUDA_RETURN(cudaGetDeviceProperties(&prop, index));
+    kn_gpu_facts f = facts_of(index, &prop, &name);
+    f.compiled = 10 * KN_CAPABILITY_LEAST; /* whether there is code for it is seen when it is opened */
+    return decide(&f, &can, err);
 }
 
 cudaError_t kn_cuda_allow_shared(const kn_cuda_device *dev, const void *kernel)

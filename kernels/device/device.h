@@ -25,6 +25,8 @@ typedef struct kn_device kn_device;
 
 es_status kn_device_open(const char *name, kn_device **out, es_error *err) ES_MUST_CHECK;
 int kn_device_gpus(void); /* visible ones: cuda:0 and on; 0 in a build without CUDA */
+/* Is cuda:INDEX one that kernels/cuda runs on (capability.h)? ES_UNSUPPORTED says what it lacks. Nothing is opened. */
+es_status kn_device_gpu_fit(int index, es_error *err) ES_MUST_CHECK;
 void kn_device_close(kn_device **dev);
 /* From here on the calling thread uses this device: every thread but the one that opened it says so first. */
 es_status kn_device_enter(kn_device *dev, es_error *err) ES_MUST_CHECK;

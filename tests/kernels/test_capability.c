@@ -95,7 +95,9 @@ START_TEST(a_gpu_as_what_it_is_not)
             return;
         snprintf(name, sizeof name, "%s", kn_device_name(dev));
         kn_device_close(&dev);
+        ck_assert_ok_err(kn_device_gpu_fit(0, &err), &err);
         setenv("ESPALIER_TEST_CAPABILITY", "7.5", 1);
+        ck_assert_int_eq(kn_device_gpu_fit(0, &err), ES_UNSUPPORTED);
         ck_assert_int_eq(kn_device_open(name, &dev, &err), ES_UNSUPPORTED);
         ck_assert_ptr_nonnull(strstr(err.text, "compute capability 7.5"));
         setenv("ESPALIER_TEST_CAPABILITY", "99.0", 1);
