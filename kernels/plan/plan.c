@@ -127,6 +127,7 @@ es_status kn_plan_make(kn_device *dev, const kn_graph *g, const kn_plan_options 
     p->kernels = dev->vt->kernels;
     p->options = o == NULL ? (kn_plan_options){.precision = KN_PRECISION_F32} : *o;
     p->n_steps = 0;
+    p->unrecordable = false;
     p->n_holes = p->high = 0;
     p->live_bytes = p->live_peak = 0;
     memset(p->used, 0, sizeof p->used);

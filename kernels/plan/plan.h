@@ -14,6 +14,7 @@
  * A plan that `repeats` is recorded by devices that can (a CUDA graph) on its second run and from then on given to the device as one launch, while the addresses bound are
  * those that were recorded (workspace, weights, inputs, outputs) and the points, too. What changes from run to run besides (scalars, seed, step) is put into the device's memory before
  * it. With others kernels are launched one by one, to be recorded again when the new ones come a second time in a row. The bits are the same either way.
+ * A plan with a kernel that fails while it is recorded is not recorded again, which is said once in the log.
  * The recording belongs to the plan and goes when it is made anew or destroyed, which must be before its device is closed.
  */
 #ifndef KN_PLAN_H

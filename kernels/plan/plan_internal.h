@@ -90,8 +90,9 @@ struct kn_plan {
     char *bound[KN_BASE_COUNT];     /* bases of the latest runs; those not used are NULL */
     uint32_t points[KN_POINTS_MAX]; /* of the latest runs; those not used are 0 */
     int n_points;
-    uint32_t runs;   /* with these bases and points */
-    void *recording; /* of them; NULL: none yet */
+    uint32_t runs;     /* with these bases and points */
+    bool unrecordable; /* one of its kernels failed while it was recorded */
+    void *recording;   /* of them; NULL: none yet */
 };
 
 void kn_plan_forget(kn_plan *p); /* the recording */

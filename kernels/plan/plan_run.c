@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "kernels/plan/plan_internal.h"
 
 struct kn_workspace {
@@ -163,7 +164,7 @@ static void compare_run(kn_plan *p, char *const *base, const kn_binding *b)
     p->n_points = b->n_points;
 }
 
-/* A kernel that fails here, because it may not be recorded, is called again by itself and says so if it fails there, too. */
+/* A kernel that fails here, because it may not be recorded, is called again by itself and says so if it fails there, too. The plan is not recorded again. */
 static es_status record(kn_plan *p, char *const *base, const kn_binding *b, es_error *err)
 {
     kn_device *d = p->dev;
@@ -173,8 +174,12 @@ static es_status record(kn_plan *p, char *const *base, const kn_binding *b, es_e
     es_status s = give(p, base, b, true, &none);
     ES_RETURN(d->vt->recorded(d, &p->recording, err));
     d->count.calls = calls;
-    if (s != ES_OK && p->recording != NULL)
-        kn_plan_forget(p);
+    if (s == ES_OK)
+        return ES_OK;
+    kn_plan_forget(p);
+    p->unrecordable = true;
+    es_log(ES_LOG_WARN, "plan not recorded kernels=%u device=%s: its kernels are launched one by one: %s: %s",
+           (unsigned)p->n_steps, d->name, none.where, none.text);
     return ES_OK;
 }
 
@@ -186,7 +191,7 @@ es_status kn_run(kn_plan *p, kn_workspace *ws, const kn_binding *b, es_error *er
     if (!p->options.repeats || p->dev->vt->record == NULL)
         return give(p, base, b, false, err);
     compare_run(p, base, b);
-    if (p->recording == NULL && p->runs++ == 1)
+    if (p->recording == NULL && p->runs++ == 1 && !p->unrecordable)
         ES_RETURN(record(p, base, b, err));
     if (p->recording == NULL)
         return give(p, base, b, false, err);
