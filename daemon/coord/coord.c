@@ -64,6 +64,7 @@ static es_status coord_load(dm_coord *c, es_error *err)
     ES_RETURN(dm_event_last(c->store, &c->event_id, err));
     ES_RETURN(dm_searches_load(c, err));
     ES_RETURN(dm_leases_load(c, err));
+    dm_fair_loaded(c);
     c->loaded = true;
     return ES_OK;
 }
@@ -282,6 +283,7 @@ static es_status coord_work(dm_coord *c, es_error *err)
     ES_RETURN(dm_searches_work(c, err));
     ES_RETURN(dm_sched_run(c, err));
     ES_RETURN(dm_sched_preempt(c, err));
+    ES_RETURN(dm_fair_keep(c, err));
     int64_t t0 = es_clock_mono_ns(c->env.clock);
     ES_RETURN(dm_store_commit(c->store, err));
     dm_count_commit(c, es_clock_mono_ns(c->env.clock) - t0);

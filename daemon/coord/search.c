@@ -63,7 +63,7 @@ static es_status search_add(dm_coord *c, const dm_search_row *r, sn_search_file 
     s->id = r->id;
     s->priority = r->priority;
     s->state = r->state;
-    dm_user_join(c, s, r->user);
+    es_status status = dm_user_join(c, s, r, err);
     s->name = es_xstrdup(r->name);
     s->text = es_xstrdup(r->text);
     snprintf(s->phase, sizeof s->phase, "%s", r->phase ? r->phase : "");
@@ -80,12 +80,13 @@ static es_status search_add(dm_coord *c, const dm_search_row *r, sn_search_file 
     c->searches[c->searches_n++] = s;
     c->dirty = true;
     *out = s;
+    ES_RETURN(status);
     es_error why;
     if (!s->driver) {
         es_fail(&why, ES_VERSION, NULL, "this program has no driver \"%s\"", r->driver);
         return dm_search_end(c, s, DM_SEARCH_FAILED, why.text, err);
     }
-    es_status status = s->driver->open ? s->driver->open(s, &why) : ES_OK;
+    status = s->driver->open ? s->driver->open(s, &why) : ES_OK;
     if (status == ES_OK)
         return ES_OK;
     if (dm_is_store_failure(status)) {
@@ -241,15 +242,19 @@ es_status dm_searches_work(dm_coord *c, es_error *err)
         }
     }
     int kept = 0;
+    es_status over = ES_OK;
     for (int i = 0; i < c->searches_n; i++) {
         dm_search *s = c->searches[i];
-        if (s->state == DM_SEARCH_RUNNING || s->state == DM_SEARCH_PAUSED)
+        if (s->state == DM_SEARCH_RUNNING || s->state == DM_SEARCH_PAUSED) {
             c->searches[kept++] = s;
-        else
-            search_free(s);
+            continue;
+        }
+        if (over == ES_OK)
+            over = dm_fair_over(c, s, err);
+        search_free(s);
     }
     c->searches_n = kept;
-    return ES_OK;
+    return over;
 }
 
 /* ---- submit */

@@ -13,6 +13,7 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "daemon/coord/coord.h"
+#include "daemon/store/account_rows.h"
 #include "daemon/store/attempt_rows.h"
 #include "daemon/store/event_rows.h"
 #include "daemon/store/job.h"
@@ -46,6 +47,12 @@ typedef struct dm_driver dm_driver;
 typedef struct dm_gang dm_gang;
 typedef struct dm_user dm_user;
 
+/* Worker time, of a search or a user: fair.h. */
+typedef struct dm_account {
+    double used_ms, open_ms; /* open_ms of it: charged to leases that are not over. The rest is what its row keeps. */
+    bool changed;            /* since it was kept */
+} dm_account;
+
 typedef struct dm_lease {
     int64_t job, attempt;
     int64_t memory_bytes; /* predicted */
@@ -55,7 +62,7 @@ typedef struct dm_lease {
     bool preempt;                          /* to be told with the next heartbeat */
     uint64_t step, steps;                  /* progress, as last heard */
     double loss, per_second;
-    double charged_ms; /* of its search's and user's used_ms */
+    double charged_ms; /* to its search's and user's account */
     dm_search *search;
     dm_worker *worker;
     int rank;
@@ -109,7 +116,7 @@ struct dm_search {
     dm_search_state state;
     char *name, *text;
     dm_user *user;
-    double used_ms; /* worker time, see fair.c */
+    dm_account account;
     const dm_driver *driver;
     void *driver_state;
     struct sn_search_file *file; /* NULL for noop */
@@ -153,7 +160,7 @@ typedef struct dm_retry {
 /* An owner of searches: fair.h. */
 struct dm_user {
     char *name;
-    double used_ms;
+    dm_account account;
     int searches;
     dm_user *next;
 };

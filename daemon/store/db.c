@@ -219,6 +219,7 @@ void dm_db_close(dm_db **pdb)
 
 bool dm_db_in_transaction(const dm_db *db) { return db->in_transaction; }
 int64_t dm_db_changes(const dm_db *db) { return sqlite3_changes64(db->handle); }
+int64_t dm_db_changes_ever(const dm_db *db) { return sqlite3_total_changes64(db->handle); }
 int64_t dm_db_last_id(const dm_db *db) { return sqlite3_last_insert_rowid(db->handle); }
 
 es_status dm_db_begin(dm_db *db, es_error *err)

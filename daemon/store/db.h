@@ -49,7 +49,8 @@ es_status dm_db_query(dm_db *db, dm_stmt **q, const char *sql, es_error *err, co
 es_status dm_db_run(dm_db *db, const char *sql, es_error *err, const char *types, ...) ES_MUST_CHECK;
 /* One integer of one row; ES_NOT_FOUND when there is none. NULL reads as 0. */
 es_status dm_db_get_i64(dm_db *db, int64_t *out, const char *sql, es_error *err, const char *types, ...) ES_MUST_CHECK;
-int64_t dm_db_changes(const dm_db *db); /* rows changed by the last dm_db_run */
+int64_t dm_db_changes(const dm_db *db);      /* rows changed by the last dm_db_run */
+int64_t dm_db_changes_ever(const dm_db *db); /* since it was opened */
 int64_t dm_db_last_id(const dm_db *db);
 
 es_status dm_stmt_row(dm_stmt *q, es_error *err) ES_MUST_CHECK; /* ES_NOT_FOUND: no more */

@@ -20,6 +20,7 @@ struct dm_store {
         int64_t search, delta[7];
     } counts[DM_COUNT_SLOTS];
     int counted;
+    int64_t changes;        /* dm_db_changes_ever, when the transaction began */
     es_status count_failed; /* of a flush in the middle; reported at commit */
     void (*on_move)(void *ctx, int64_t job, int from, int to);
     void *on_move_ctx;

@@ -62,7 +62,7 @@ es_status dm_search_find_token(dm_store *st, const char *token, int64_t *id, es_
 #define SEARCH_COLUMNS                                                                                            \
     "id, token, name, user, driver, priority, state, phase, submitted_ms, ended_ms, reason, n_waiting, n_ready, " \
     "n_running, n_done,"                                                                                          \
-    " n_failed, n_cancelled, pinned"
+    " n_failed, n_cancelled, pinned, used_ms"
 
 static void search_read(dm_stmt *q, dm_search_row *r)
 {
@@ -81,6 +81,7 @@ static void search_read(dm_stmt *q, dm_search_row *r)
     for (int i = 1; i < DM_JOB_STATES; i++)
         r->n[i] = dm_stmt_i64(q, 10 + i);
     r->pinned = dm_stmt_i64(q, 17) != 0;
+    r->used_ms = dm_stmt_f64(q, 18);
 }
 
 es_status dm_search_get(dm_store *st, int64_t id, dm_search_row *out, es_error *err)
@@ -93,7 +94,7 @@ es_status dm_search_get(dm_store *st, int64_t id, dm_search_row *out, es_error *
     es_status s = dm_stmt_row(q, err);
     if (s == ES_OK) {
         search_read(q, out);
-        out->text = es_xstrdup(dm_stmt_text(q, 18));
+        out->text = es_xstrdup(dm_stmt_text(q, 19));
     } else if (s == ES_NOT_FOUND) {
         s = es_fail(err, ES_NOT_FOUND, NULL, "there is no search %" PRId64, id);
     }

@@ -28,6 +28,7 @@ typedef struct dm_search_row {
     char *token, *name, *user, *driver, *phase, *text, *reason; /* text only from dm_search_get */
     int64_t n[7];                                               /* jobs by dm_job_state */
     bool pinned;
+    double used_ms; /* worker time, of leases that are over (account_rows.h) */
 } dm_search_row;
 void dm_search_row_free(dm_search_row *r);
 

@@ -36,6 +36,7 @@ es_status dm_store_begin(dm_store *st, es_error *err)
 {
     st->counted = 0;
     st->count_failed = ES_OK;
+    st->changes = dm_db_changes_ever(st->db);
     return dm_db_begin(st->db, err);
 }
 
@@ -52,6 +53,7 @@ void dm_store_rollback(dm_store *st)
     dm_db_rollback(st->db);
 }
 
+bool dm_store_wrote(const dm_store *st) { return st->counted > 0 || dm_db_changes_ever(st->db) != st->changes; }
 bool dm_store_in_transaction(const dm_store *st) { return dm_db_in_transaction(st->db); }
 
 es_status dm_store_check(dm_store *st, es_error *err) { return dm_db_check(st->db, err); }

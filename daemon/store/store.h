@@ -3,7 +3,7 @@
  *     dm_store *st; dm_store_open("/var/lib/espalier/state.db", NULL, &st, err);
  *     dm_store_begin(st, err); ... dm_store_commit(st, err);       // on any failure in between: dm_store_rollback, rebuild memory from rows
  *
- * The rows: search_rows.h, job_rows.h (and job.h: the life of a job), attempt_rows.h, result_rows.h, version_rows.h, worker_rows.h, event_rows.h; purge.h.
+ * The rows: search_rows.h, job_rows.h (and job.h: the life of a job), attempt_rows.h, account_rows.h, result_rows.h, version_rows.h, worker_rows.h, event_rows.h; purge.h.
  *
  * Invariants: searches' n_* columns are the number of their jobs per state (kept by dm_store_count, written at commit). Rows are never deleted, but for
  * old events, workers that never came back, the ranks of gangs that are over, and deleted searches. Texts and blobs in row structs belong to the row
@@ -22,6 +22,8 @@ void dm_store_close(dm_store **st);
 es_status dm_store_begin(dm_store *st, es_error *err) ES_MUST_CHECK;
 es_status dm_store_commit(dm_store *st, es_error *err) ES_MUST_CHECK;
 void dm_store_rollback(dm_store *st);
+/* Has the transaction changed a row so far? */
+bool dm_store_wrote(const dm_store *st);
 bool dm_store_in_transaction(const dm_store *st);
 es_status dm_store_check(dm_store *st, es_error *err) ES_MUST_CHECK; /* reads everything; ES_CORRUPT */
 dm_db *dm_store_db(dm_store *st);                                    /* for dm_copy: between transactions */

@@ -265,6 +265,35 @@ START_TEST(who_comes_late_gets_a_share_and_no_arrears)
     }
 END_TEST
 
+/* Anna has had all workers for an hour; then the coordinator is killed, and nothing stands between her and bert but what she has used: 5,843 s are left of it by then, which he has
+ * after 1,455 s, and half of the rest: 7,580 s of the hour's 10,800. With new accounts it would be half. */
+START_TEST(accounts_outlive_the_coordinator)
+    {
+        world *w = world_new(es_test_dir());
+        double used[FAIR_SEARCHES + 1] = {0};
+        submit(w, "urgent", "anna", 1, "accuracy: max", 1);
+        submit(w, "also urgent", "anna", 1, "accuracy: max", 1);
+        submit(w, "urgent, too", "anna", 1, "accuracy: max", 1);
+        for (int i = 0; i < 3; i++)
+            submit(w, (const char *[]){"waits", "waits, too", "also waits"}[i], "bert", 0, "accuracy: max", 1);
+        share(w, 1, used);
+        ck_assert_double_gt(used[1] + used[2] + used[3], 9e6);
+        ck_assert_double_eq(used[4] + used[5] + used[6], 0);
+        for (int i = 1; i <= FAIR_WORKERS; i++)
+            world_goodbye(w, i);
+        world_turn(w);
+        world_restart(w);
+        for (uint64_t i = 1; i <= 3; i++)
+            world_command(w, ESPALIER__WIRE__VERB__VERB_PRIORITY, i, 0);
+        memset(used, 0, sizeof used);
+        share(w, 1, used);
+        fprintf(stderr, "shares of the hour after: anna %.0f s, bert %.0f s\n", (used[1] + used[2] + used[3]) / 1e3,
+                (used[4] + used[5] + used[6]) / 1e3);
+        ck_assert_double_gt(used[4] + used[5] + used[6], 2 * (used[1] + used[2] + used[3]));
+        world_free(&w);
+    }
+END_TEST
+
 /* ---- room on a device */
 
 enum { MIB = 1 << 20 };
@@ -468,7 +497,7 @@ END_TEST
 
 ES_TEST_MAIN("sched", the_lowest_priority_makes_room_at_its_next_step, equals_and_evaluations_are_not_preempted,
              a_gang_clears_as_many_workers_as_it_needs, users_then_searches_get_equal_time,
-             who_comes_late_gets_a_share_and_no_arrears, small_jobs_share_a_device_while_their_memory_fits,
-             a_job_too_large_for_one_worker_waits_for_a_larger, latency_is_measured_alone,
-             why_says_what_a_job_waits_for, why_of_a_gang_that_gives_way, why_of_drained_backoff_and_set_aside,
-             a_job_set_aside_keeps_its_logs)
+             accounts_outlive_the_coordinator, who_comes_late_gets_a_share_and_no_arrears,
+             small_jobs_share_a_device_while_their_memory_fits, a_job_too_large_for_one_worker_waits_for_a_larger,
+             latency_is_measured_alone, why_says_what_a_job_waits_for, why_of_a_gang_that_gives_way,
+             why_of_drained_backoff_and_set_aside, a_job_set_aside_keeps_its_logs)

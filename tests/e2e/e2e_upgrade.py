@@ -9,12 +9,12 @@ import subprocess
 from rig import SOURCE, check, main, say
 
 FIXTURES = os.path.join(SOURCE, "tests", "daemon", "fixtures")
-WEIGHTS = {1: 1, 2: 1, 3: 2}  # state.db's schema and weights.db's of the same program
+WEIGHTS = {1: "1", 2: "1", 3: "2", 4: "2-of-4"}  # state.db's schema and the fixture of weights.db of the same run
 
 
 def build(rig, db, version, folder):
     """The fixture of a schema as a database."""
-    with open(os.path.join(FIXTURES, "%s-%d.sql" % (db, version))) as f:
+    with open(os.path.join(FIXTURES, "%s-%s.sql" % (db, version))) as f:
         text = f.read().replace("@DIR@", rig.dir)
     os.makedirs(folder, exist_ok=True)
     con = sqlite3.connect(os.path.join(folder, db + ".db"))

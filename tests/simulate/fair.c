@@ -3,14 +3,20 @@
  *
  *     whoever has used least worker time is next, the user first, then his search
  *     a lease counts from its start what such a job took before (1 s before any did), and from its end what it took (one that was lost: until it was last heard)
- *     who comes new starts level with the lowest; accounts fade by half in half an hour; a coordinator that was restarted starts from zero
+ *     who comes new starts level with the lowest; accounts fade by half in half an hour
+ *     a coordinator that was restarted finds the accounts of its last commit, less what was charged for leases that still run: those count from there
+ *
+ * After a crash the accounts in the rows are compared with those of the last turn that was committed. They may differ by what leases took that have ended since (a commit that
+ * came through although nobody heard of it) and by fading in turns that wrote nothing else, and by nothing more.
  *
  * The bound: no lease goes to somebody while another of the same priority, with a job that could run, has used SIM_FAIR_MS less. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/arena.h"
+#include "daemon/store/account_rows.h"
 #include "daemon/store/attempt_rows.h"
 #include "daemon/store/job.h"
 #include "daemon/store/search_rows.h"
@@ -37,6 +43,8 @@ typedef struct account {
     int64_t search, priority;
     int user; /* -1: free */
     double used_ms, took_ms[KINDS];
+    double open_ms, kept_ms; /* charged to what runs; used less that, at the end of the last turn that was committed */
+    double slack_ms;         /* that kept_ms may be off by, in looking at rows after a crash */
     bool seen;
 } account;
 
@@ -44,13 +52,16 @@ struct sim_fair {
     account search[ACCOUNTS];
     struct {
         char name[64];
-        double used_ms;
+        double used_ms, open_ms, kept_ms, slack_ms;
         int searches;
     } user[ACCOUNTS];
     es_map held;    /* by job */
     es_map greeted; /* workers that said hello since the last restart: others are told to, and not heard */
     int64_t fade_at_ms;
-    int64_t checks; /* leases that had a rival */
+    int fades;               /* since something was surely written */
+    double moved_ms;         /* by charges of this turn */
+    bool loaded;             /* false: a restart is looked at, and accounts are as it left them */
+    int64_t checks, checked; /* leases that had a rival; accounts compared after a crash */
 };
 
 void sim_fair_start(sim *s)
@@ -64,6 +75,7 @@ void sim_fair_stop(sim *s)
 {
     held *h;
     s->report->rivals = s->fair->checks;
+    s->report->accounts = s->fair->checked;
     for (size_t i = 0; (h = es_map_next(&s->fair->held, &i)) != NULL;)
         free(h);
     es_map_free(&s->fair->held);
@@ -73,8 +85,11 @@ void sim_fair_stop(sim *s)
 
 static void charge(struct sim_fair *f, account *a, double ms)
 {
+    f->moved_ms += fabs(ms);
     a->used_ms += ms;
+    a->open_ms += ms;
     f->user[a->user].used_ms += ms;
+    f->user[a->user].open_ms += ms;
 }
 
 /* ---- what workers say */
@@ -115,7 +130,10 @@ static void rank_ends(sim *s, held *h, rank *r)
     int64_t end = s->now_ms - r->heard_ms > s->options.lease_ms ? r->heard_ms : s->now_ms;
     if (r->left)
         return;
-    charge(s->fair, h->of, (double)(end - h->began_ms) - r->charged_ms);
+    double took = (double)(end - h->began_ms);
+    charge(s->fair, h->of, took - r->charged_ms);
+    h->of->open_ms -= took;
+    s->fair->user[h->of->user].open_ms -= took;
     r->left = true;
 }
 
@@ -163,8 +181,18 @@ static account *account_of(struct sim_fair *f, int64_t search)
     return NULL;
 }
 
-static int user_of(struct sim_fair *f, const char *name)
+/* Somebody new is level, at some moment of this turn, with the lowest; at which the rows say. */
+static double level_with(sim *s, int64_t search, double lowest_ms, double row_ms)
 {
+    if (s->fair->loaded && fabs(row_ms - lowest_ms) > s->fair->moved_ms + 1e-3)
+        sim_broken(s, "who comes new is not level with the lowest (search, ms)", search, (int64_t)(row_ms - lowest_ms));
+    return row_ms;
+}
+
+static int user_of(sim *s, const char *name, int64_t search)
+{
+    struct sim_fair *f = s->fair;
+    double row_ms;
     int at = -1, lowest = -1;
     for (int i = 0; i < ACCOUNTS; i++) {
         if (f->user[i].searches > 0 && strcmp(f->user[i].name, name) == 0)
@@ -175,7 +203,11 @@ static int user_of(struct sim_fair *f, const char *name)
             at = i;
     }
     snprintf(f->user[at].name, sizeof f->user[at].name, "%s", name);
-    f->user[at].used_ms = lowest >= 0 ? f->user[lowest].used_ms : 0;
+    if (dm_account_user(dm_coord_store(s->c), name, &row_ms, NULL) != ES_OK)
+        sim_broken(s, "reading failed", search, 0);
+    f->user[at].used_ms = level_with(s, search, lowest >= 0 ? f->user[lowest].used_ms : 0, row_ms);
+    f->user[at].open_ms = f->user[at].slack_ms = 0;
+    f->user[at].kept_ms = NAN;
     return at;
 }
 
@@ -187,7 +219,7 @@ static bool search_row(void *ctx, const dm_search_row *r)
         return true;
     if (!a) {
         const account *lowest = NULL; /* of this user; may be below 0, since accounts fade while a job runs */
-        int user = user_of(f, r->user);
+        int user = user_of(ctx, r->user, r->id);
         for (int i = 0; i < ACCOUNTS; i++) {
             const account *o = &f->search[i];
             if (o->user == user && (!lowest || o->used_ms < lowest->used_ms))
@@ -195,7 +227,8 @@ static bool search_row(void *ctx, const dm_search_row *r)
             if (!a && o->user < 0)
                 a = &f->search[i];
         }
-        *a = (account){.search = r->id, .user = user, .used_ms = lowest ? lowest->used_ms : 0};
+        double level = level_with(ctx, r->id, lowest ? lowest->used_ms : 0, r->used_ms);
+        *a = (account){.search = r->id, .user = user, .used_ms = level, .kept_ms = NAN};
         f->user[user].searches++;
     }
     a->priority = r->priority;
@@ -264,22 +297,85 @@ static bool running_job(void *ctx, const dm_job_row *row)
     return true;
 }
 
-/* Its memory is gone, and made again from the rows: accounts and what jobs took are nothing, running jobs are leases that have just begun. */
+/* What runs no longer as it did has ended in a turn that was committed, though nobody heard of it: its account may have been charged by so much. */
+static void lost_from_sight(sim *s, const held *h)
+{
+    struct sim_fair *f = s->fair;
+    dm_job_row row;
+    bool same = dm_job_get(dm_coord_store(s->c), h->job, &row, NULL) == ES_OK && row.state == DM_JOB_RUNNING &&
+                row.attempt == h->attempt;
+    for (int k = 0; k < h->ranks; k++)
+        if (!same || h->rank[k].left) {
+            h->of->slack_ms += (double)(s->now_ms - h->began_ms);
+            f->user[h->of->user].slack_ms += (double)(s->now_ms - h->began_ms);
+        }
+    dm_job_row_free(&row);
+}
+
+/* The row's account against the one of the last commit; the row is believed. */
+static void adopt(sim *s, const char *what, int64_t search, double row_ms, double *used_ms, double *kept_ms,
+                  double slack_ms)
+{
+    const struct sim_fair *f = s->fair;
+    int fades = f->fades + (s->now_ms >= f->fade_at_ms && f->fade_at_ms > 0);
+    double faded =
+        fabs(*used_ms) * (pow(1 - 0.6931 / 30, -fades) - 1); /* the whole account fades, rows have it less what runs */
+    if (fabs(row_ms - *kept_ms) > slack_ms + faded + 1e-3)   /* false when it is new, and kept_ms no number */
+        sim_broken(s, what, search, (int64_t)(row_ms - *kept_ms));
+    *used_ms = *kept_ms = row_ms;
+}
+
+static bool account_row(void *ctx, const dm_search_row *r)
+{
+    sim *s = ctx;
+    struct sim_fair *f = s->fair;
+    account *a = account_of(f, r->id);
+    double row_ms;
+    if (!a)
+        return true;
+    adopt(s, "a search's account is not that of the last commit (search, ms)", r->id, r->used_ms, &a->used_ms,
+          &a->kept_ms, a->slack_ms);
+    if (dm_account_user(dm_coord_store(s->c), f->user[a->user].name, &row_ms, NULL) != ES_OK)
+        sim_broken(s, "reading failed", r->id, 0);
+    adopt(s, "a user's account is not that of the last commit (search, ms)", r->id, row_ms, &f->user[a->user].used_ms,
+          &f->user[a->user].kept_ms, f->user[a->user].slack_ms);
+    f->checked++;
+    return true;
+}
+
+/* Its memory is gone, and made again from the rows: what jobs took is nothing, running jobs are leases that have just begun. */
 void sim_fair_restarted(sim *s)
 {
     struct sim_fair *f = s->fair;
     held *h;
-    for (size_t i = 0; (h = es_map_next(&f->held, &i)) != NULL; free(h))
+    for (size_t i = 0; (h = es_map_next(&f->held, &i)) != NULL; free(h)) {
+        lost_from_sight(s, h);
         es_map_remove(&f->held, (uint64_t)h->job);
+    }
     es_map_free(&f->greeted);
-    f->fade_at_ms = 0;
+    f->loaded = false;
     searches(s);
+    f->loaded = true;
+    f->moved_ms = 0;
+    if (dm_search_each(dm_coord_store(s->c), 0, ACCOUNTS, account_row, s, NULL) != ES_OK)
+        sim_broken(s, "reading failed", 0, 0);
+    f->fade_at_ms = s->now_ms + FADE_MS;
+    f->fades = 0;
     for (int i = 0; i < ACCOUNTS; i++) {
-        f->search[i].used_ms = f->user[i].used_ms = 0;
+        f->search[i].open_ms = f->user[i].open_ms = f->search[i].slack_ms = f->user[i].slack_ms = 0;
         memset(f->search[i].took_ms, 0, sizeof f->search[i].took_ms);
     }
     if (dm_job_each_running(dm_coord_store(s->c), running_job, s, NULL) != ES_OK)
         sim_broken(s, "reading failed", 0, 0);
+}
+
+/* The turn was committed. */
+static void keep(struct sim_fair *f)
+{
+    for (int i = 0; i < ACCOUNTS; i++) {
+        f->search[i].kept_ms = f->search[i].used_ms - f->search[i].open_ms;
+        f->user[i].kept_ms = f->user[i].used_ms - f->user[i].open_ms;
+    }
 }
 
 static bool slice_row(void *ctx, const dm_attempt_row *r)
@@ -330,14 +426,15 @@ void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above)
     for (int i = 0; i < s->moves_n; i++)
         if (s->moves[i].from == DM_JOB_RUNNING)
             ends(s, s->moves[i].job, s->moves[i].to);
-    searches(s);
     if (s->now_ms >= f->fade_at_ms) {
         f->fade_at_ms = s->now_ms + FADE_MS;
+        f->fades++;
         for (int i = 0; i < ACCOUNTS; i++) {
             f->search[i].used_ms *= 1 - 0.6931 / 30;
             f->user[i].used_ms *= 1 - 0.6931 / 30;
         }
     }
+    searches(s);
     for (int i = 0; i < s->moves_n; i++) {
         dm_job_row row;
         if (s->moves[i].to != DM_JOB_RUNNING)
@@ -358,4 +455,8 @@ void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above)
         greeted(s, row.id);
         dm_job_row_free(&row);
     }
+    if (s->moves_n > 0)
+        f->fades = 0;
+    f->moved_ms = 0;
+    keep(f);
 }

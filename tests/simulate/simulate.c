@@ -459,6 +459,7 @@ static void open_coordinator(sim *s)
     check_recovered(s);
     check_accepted(s);
     sim_fair_restarted(s);
+    s->reloads = false; /* what failed before the crash is over */
 }
 
 static void crash(sim *s, bool power)

@@ -33,10 +33,11 @@ static void tell(const sim_report *sum, int64_t seed, int64_t seeds, int64_t ste
            " messages (%" PRId64 " lost, %" PRId64 " doubled), %" PRId64 " turns, %" PRId64 " crashes (%" PRId64
            " power cuts, %" PRId64 " blocks torn or old), %" PRId64 " disk faults, %" PRId64 " workers killed, %" PRId64
            " paused, %" PRId64 " lies; %" PRId64 " gangs started, %" PRId64 " preemptions, %" PRId64 " jobs, %" PRId64
-           " results accepted, %" PRId64 " leases with a rival: every invariant held\n",
+           " results accepted, %" PRId64 " leases with a rival, %" PRId64
+           " accounts compared after crashes: every invariant held\n",
            seeds, seed, steps, (double)sum->simulated_ms / 86400000.0, sum->messages, sum->lost, sum->doubled,
            sum->turns, sum->crashes, sum->power_cuts, sum->torn, sum->disk_faults, sum->worker_deaths, sum->pauses,
-           sum->lies, sum->gangs, sum->preempted, sum->jobs, sum->accepted, sum->rivals);
+           sum->lies, sum->gangs, sum->preempted, sum->jobs, sum->accepted, sum->rivals, sum->accounts);
     fflush(stdout);
 }
 
