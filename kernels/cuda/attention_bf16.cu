@@ -174,20 +174,7 @@ static __device__ __forceinline__ void forward_blocks(const attention_maps &m, c
 static __global__ void __launch_bounds__(forward_shape::THREADS, 1)
     forward_kernel(const __grid_constant__ attention_maps m, const __grid_constant__ attention_args a, int items)
 {
-    if constexpr (KN_HOPPER) {
-        extern __shared__ unsigned char memory[];
-        ring_of<forward_shape> r;
-        r.begin(memory);
-        kn_begin();
-        if (threadIdx.x < 128) {
-            registers_fewer<forward_shape::REGISTERS_FEED>();
-            if (threadIdx.x == 0)
-                ring_feed(r, m, a, items);
-        } else {
-            registers_more<forward_shape::REGISTERS>();
-            forward_blocks(m, a, r);
-        }
-    }
+    ring_run<forward_shape, forward_blocks>(m, a, items);
 }
 
 static bool fits(const attention_rows *x)

@@ -145,20 +145,7 @@ static __device__ __forceinline__ void queries_blocks(const attention_maps &m, c
 static __global__ void __launch_bounds__(queries_shape::THREADS, 1)
     queries_kernel(const __grid_constant__ attention_maps m, const __grid_constant__ attention_args a, int items)
 {
-    if constexpr (KN_HOPPER) {
-        extern __shared__ unsigned char memory[];
-        ring_of<queries_shape> r;
-        r.begin(memory);
-        kn_begin();
-        if (threadIdx.x < 128) {
-            registers_fewer<queries_shape::REGISTERS_FEED>();
-            if (threadIdx.x == 0)
-                ring_feed(r, m, a, items);
-        } else {
-            registers_more<queries_shape::REGISTERS>();
-            queries_blocks(m, a, r);
-        }
-    }
+    ring_run<queries_shape, queries_blocks>(m, a, items);
 }
 
 /* One stripe of keys. Columns of scores are queries, each with its own lse and delta. */
@@ -282,20 +269,7 @@ static __device__ __forceinline__ void keys_blocks(const attention_maps &m, cons
 static __global__ void __launch_bounds__(keys_shape::THREADS, 1)
     keys_kernel(const __grid_constant__ attention_maps m, const __grid_constant__ attention_args a, int items)
 {
-    if constexpr (KN_HOPPER) {
-        extern __shared__ unsigned char memory[];
-        ring_of<keys_shape> r;
-        r.begin(memory);
-        kn_begin();
-        if (threadIdx.x < 128) {
-            registers_fewer<keys_shape::REGISTERS_FEED>();
-            if (threadIdx.x == 0)
-                ring_feed(r, m, a, items);
-        } else {
-            registers_more<keys_shape::REGISTERS>();
-            keys_blocks(m, a, r);
-        }
-    }
+    ring_run<keys_shape, keys_blocks>(m, a, items);
 }
 
 size_t kn_attention_bf16_scratch(const attention_args *a)

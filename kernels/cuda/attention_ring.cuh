@@ -4,9 +4,8 @@
  * Rows of the other side pass by in tiles of 64. One thread (ring_feed) has the tensor copy engine bring both: own rows into one of two slots, so that the next item's
  * are there before this one ends, passing tiles into a ring of STAGES. The warpgroups never wait for each other, only for tiles, and may be STAGES apart.
  *
- *     ring_of<own> r;                                    barriers and addresses, the same in all threads
- *     if (producer) ring_feed(r, maps, a, items);
- *     else while (r.take(&it)) { ... r.wait_tile(n); ... r.leave_tile(lane); ... r.leave_item(lane); }
+ *     ring_run<shape, blocks>(maps, a, items);           the whole kernel: one warpgroup feeds the ring, the others run blocks(maps, a, r)
+ *     while (r.take(&it)) { ... r.wait_tile(n); ... r.leave_tile(lane); ... r.leave_item(lane); }         and that is what blocks() does
  *
  * Items are numbered longest first (within groups of heads whose rows fit the second-level cache) and taken by a counter: who does what differs from run to run,
  * what an item's result is does not. The counter wraps to zero with the last item asked for, so it is zero between kernels.
@@ -285,6 +284,26 @@ template <int N> static __device__ __forceinline__ void registers_more(void)
 template <int N> static __device__ __forceinline__ void registers_fewer(void)
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* What a kernel of three or four warpgroups does: the first brings the rows, BLOCKS is what the others make of them. Nothing where there are no such copies. */
+template <typename S, void BLOCKS(const attention_maps &, const attention_args &, ring_of<S> &)>
+static __device__ __forceinline__ void ring_run(const attention_maps &m, const attention_args &a, int items)
+{
+    if constexpr (KN_HOPPER) {
+        extern __shared__ unsigned char memory[];
+        ring_of<S> r;
+        r.begin(memory);
+        kn_begin();
+        if (threadIdx.x < 128) {
+            registers_fewer<S::REGISTERS_FEED>();
+            if (threadIdx.x == 0)
+                ring_feed(r, m, a, items);
+        } else {
+            registers_more<S::REGISTERS>();
+            BLOCKS(m, a, r);
+        }
+    }
 }
 
 /* ---- host side ------------------------------------------------------------------------------------------------------------------------ */

@@ -46,6 +46,17 @@ static __device__ __forceinline__ void whole_wait(int stages)
     }
 }
 
+/* Which block this is: of its cluster, and of the columns; each: rows of a stage. */
+struct whole_place {
+    int rank, column, each;
+
+    __device__ __forceinline__ whole_place(const whole_grid &g)
+        : rank((int)blockIdx.x % g.size), column((int)blockIdx.x / g.size),
+          each((g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES)
+    {
+    }
+};
+
 /* This thread's rows of N tensors, in slots of shared memory. */
 template <int N> struct whole_rows {
     int channel, group, first, count; /* count: rows */
@@ -53,12 +64,12 @@ template <int N> struct whole_rows {
     uint32_t slot;
     bool active;
 
-    __device__ __forceinline__ whole_rows(const whole_grid &g, int rank, int column, void *shared)
+    __device__ __forceinline__ whole_rows(const whole_grid &g, const whole_place &p, void *shared)
     {
-        const int lane = (int)threadIdx.x / WHOLE_GROUPS, start = rank * g.rows_each,
+        const int lane = (int)threadIdx.x / WHOLE_GROUPS, start = p.rank * g.rows_each,
                   end = min(start + g.rows_each, g.rows);
         group = (int)threadIdx.x % WHOLE_GROUPS;
-        channel = (column * WHOLE_GROUPS + group) * KN_VEC;
+        channel = (p.column * WHOLE_GROUPS + group) * KN_VEC;
         active = channel < g.channels;
         first = start + lane;
         count = active && first < end ? (end - first + WHOLE_LANES - 1) / WHOLE_LANES : 0;
@@ -163,15 +174,14 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     if (!KN_HOPPER)
         return;
     kn_begin();
-    const int rank = (int)blockIdx.x % g.size, column = (int)blockIdx.x / g.size,
-              each = (g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES;
-    whole_rows<1 + SHORTCUT> rows(g, rank, column, shared);
+    const whole_place p(g);
+    whole_rows<1 + SHORTCUT> rows(g, p, shared);
     kn_raw<8, KN_BF16> first = {};
     float v[2][KN_VEC] = {};
-    rows.issue(a.from, each);
+    rows.issue(a.from, p.each);
     if (rows.active)
         first.load(a.from.p[0], KN_BF16, rows.channel);
-    rows.arriving(each, [&](int row) {
+    rows.arriving(p.each, [&](int row) {
         const kn_raw<8, KN_BF16> x = rows.get(row, 0);
 #pragma unroll
         for (int w = 0; w < KN_VEC; w++) {
@@ -181,7 +191,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
         }
     });
     double total[2];
-    const int i = (int)threadIdx.x, channel = column * WHOLE_CHANNELS + i;
+    const int i = (int)threadIdx.x, channel = p.column * WHOLE_CHANNELS + i;
     const bool mine = i < WHOLE_CHANNELS && channel < g.channels;
     const float shift = mine ? kn_load(a.from.p[0], KN_BF16, channel) : 0.f; /* before anybody writes over it */
     whole_totals(g, v, part, sums, total);
@@ -190,7 +200,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
         const float mean = (float)(m + shift), variance = (float)(var > 0 ? var : 0);
         coef[0][i] = (a.norm.gamma ? a.norm.gamma[channel] : 1.f) * rsqrtf(variance + a.norm.eps);
         coef[1][i] = (a.norm.beta ? a.norm.beta[channel] : 0.f) - mean * coef[0][i];
-        if (rank == 0)
+        if (p.rank == 0)
             s.a[channel] = mean, s.b[channel] = variance;
     }
     __syncthreads();
@@ -266,17 +276,16 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     if (!KN_HOPPER)
         return;
     kn_begin();
-    const int rank = (int)blockIdx.x % g.size, column = (int)blockIdx.x / g.size,
-              each = (g.depth + WHOLE_STAGES - 1) / WHOLE_STAGES;
-    whole_rows<2> rows(g, rank, column, shared);
+    const whole_place p(g);
+    whole_rows<2> rows(g, p, shared);
     whole_excite image(rows.first, EXCITED ? a.from.pixels : 1);
     float v[2][KN_VEC] = {}, scale[KN_VEC] = {}, mean[KN_VEC] = {}, beta[KN_VEC] = {};
-    rows.issue(a.from, each);
+    rows.issue(a.from, p.each);
     if (rows.active)
         kn_norm_centred<KN_VEC>(a.norm, rows.channel, scale, mean, beta);
     if (EXCITED && rows.count > 0)
         image.load(a, g.channels, rows.channel);
-    rows.arriving(each, [&](int row) {
+    rows.arriving(p.each, [&](int row) {
         const kn_raw<8, KN_BF16> x = rows.get(row, 0), d = rows.get(row, 1);
         const whole_excite now = image;
         float dy[KN_VEC];
@@ -294,7 +303,7 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
         }
     });
     double total[2];
-    const int i = (int)threadIdx.x, channel = column * WHOLE_CHANNELS + i;
+    const int i = (int)threadIdx.x, channel = p.column * WHOLE_CHANNELS + i;
     whole_totals(g, v, part, sums, total);
     if (i < WHOLE_CHANNELS && channel < g.channels) {
         const float rstd = rsqrtf(a.norm.var[channel] + a.norm.eps), db = (float)total[0],
@@ -303,9 +312,9 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
         /* dx = scale (z - mean z) - c1 (x - mean): what stands beside each x */
         coef[0][i] = gamma * rstd * dg * n * rstd;
         coef[1][i] = gamma * rstd * db * n;
-        if (rank == 0 && s.dgamma)
+        if (p.rank == 0 && s.dgamma)
             s.dgamma[channel] = dg + (s.add_gamma ? s.dgamma[channel] : 0.f);
-        if (rank == 0 && s.dbeta)
+        if (p.rank == 0 && s.dbeta)
             s.dbeta[channel] = db + (s.add_beta ? s.dbeta[channel] : 0.f);
     }
     __syncthreads();
@@ -328,6 +337,15 @@ static __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_RESIDENT)
     whole_meet();
 }
 
+static cudaLaunchAttribute clusters_of(int blocks)
+{
+    cudaLaunchAttribute a = {};
+    a.id = cudaLaunchAttributeClusterDimension;
+    a.val.clusterDim.x = (unsigned)blocks;
+    a.val.clusterDim.y = a.val.clusterDim.z = 1;
+    return a;
+}
+
 /* kn_launch with clusters. */
 template <typename... P>
 static void launch(const kn_call *c, void (*kernel)(P...), const whole_grid &g, int tensors, P... p)
@@ -336,9 +354,7 @@ static void launch(const kn_call *c, void (*kernel)(P...), const whole_grid &g, 
     cudaLaunchAttribute attribute[2] = {};
     attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute[0].val.programmaticStreamSerializationAllowed = 1;
-    attribute[1].id = cudaLaunchAttributeClusterDimension;
-    attribute[1].val.clusterDim.x = (unsigned)g.size;
-    attribute[1].val.clusterDim.y = attribute[1].val.clusterDim.z = 1;
+    attribute[1] = clusters_of(g.size);
     config.gridDim = dim3((unsigned)(g.columns * g.size));
     config.blockDim = dim3(WHOLE_THREADS);
     config.dynamicSmemBytes = (size_t)(g.depth * tensors * WHOLE_THREADS * 16);
@@ -376,10 +392,7 @@ static int most_blocks(const kn_cuda_device *dev)
         return most;
     void (*kernel)(whole_grid, bn_args, bn_sums) = whole_grad_kernel<KN_ACT_SILU, true>;
     cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = WHOLE_SIZE;
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchAttribute attribute = clusters_of(WHOLE_SIZE);
     config.gridDim = dim3(WHOLE_SIZE);
     config.blockDim = dim3(WHOLE_THREADS);
     config.dynamicSmemBytes = WHOLE_BYTES;
