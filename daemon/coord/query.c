@@ -18,6 +18,8 @@ enum {
     SHOW_DEFAULT = 1000,
     SHOW_MAX = 4000,
     LOGS_MAX = 200,
+    EVENTS_DEFAULT = 1000,
+    EVENTS_MAX = 10000,
     CURVE_DEFAULT = 2000,
     CURVE_MAX = 10000,
     LOG_BYTES = 600 << 10
@@ -521,12 +523,39 @@ static es_status query_curves(query *q, es_error *why)
     return ES_OK;
 }
 
+/* ---- what happened */
+
+static bool event_row(void *ctx, int64_t id, const char *json)
+{
+    es_json *j = &((query *)ctx)->j;
+    (void)id;
+    es_json_raw(j, NULL, json);
+    return j->out.len < LOG_BYTES;
+}
+
+static es_status query_events(query *q, es_error *why)
+{
+    dm_search_row r;
+    int64_t oldest;
+    if (q->m->search) { /* no such search is an error, not an empty list */
+        ES_RETURN(dm_search_get(q->c->store, (int64_t)q->m->search, &r, why));
+        dm_search_row_free(&r);
+    }
+    ES_RETURN(dm_event_first(q->c->store, &oldest, q->err));
+    es_json_i64(&q->j, "oldest", oldest);
+    es_json_array(&q->j, "events");
+    ES_RETURN(dm_event_each(q->c->store, (int64_t)q->m->search, q->m->after, limit_of(q, EVENTS_DEFAULT, EVENTS_MAX),
+                            event_row, q, q->err));
+    es_json_end(&q->j);
+    return ES_OK;
+}
+
 static const struct {
     const char *what;
     es_status (*fn)(query *q, es_error *why);
-} queries[] = {{"list", query_list},       {"show", query_show}, {"pareto", query_pareto},
-               {"workers", query_workers}, {"logs", query_logs}, {"why", query_why},
-               {"status", query_status},   {"job", query_job},   {"curves", query_curves}};
+} queries[] = {{"list", query_list},     {"show", query_show},    {"pareto", query_pareto}, {"workers", query_workers},
+               {"logs", query_logs},     {"why", query_why},      {"status", query_status}, {"job", query_job},
+               {"curves", query_curves}, {"events", query_events}};
 
 es_status dm_coord_ask(dm_coord *c, const dm_question *m, char **json, es_error *err)
 {
@@ -550,9 +579,10 @@ es_status dm_coord_ask(dm_coord *c, const dm_question *m, char **json, es_error 
         *json = es_json_finish(&q.j);
         return ES_OK;
     }
-    return es_fail(err, ES_UNSUPPORTED, "query.what",
-                   "is \"%.40s\", allowed are list, show, pareto, workers, logs, why, result, status, job, curves",
-                   m->what);
+    return es_fail(
+        err, ES_UNSUPPORTED, "query.what",
+        "is \"%.40s\", allowed are list, show, pareto, workers, logs, why, result, status, job, curves, events",
+        m->what);
 }
 
 /* Questions are for people: whatever goes wrong is the answer, and the turn goes on. */

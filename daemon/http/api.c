@@ -74,7 +74,7 @@ static bool parse_id(const char *text, int64_t *id, const char **rest)
 
 bool dm_http_api_parse(const char *path, const char *limit, const char *after, dm_question *out)
 {
-    static const char *const of_search[] = {"pareto", "result", "curves", "logs"};
+    static const char *const of_search[] = {"pareto", "result", "curves", "logs", "events"};
     const char *rest;
     int64_t id;
     *out = (dm_question){0};
@@ -87,6 +87,8 @@ bool dm_http_api_parse(const char *path, const char *limit, const char *after, d
         out->what = "list";
     else if (strcmp(path, "workers") == 0)
         out->what = "workers";
+    else if (strcmp(path, "events") == 0)
+        out->what = "events";
     else if (strncmp(path, "jobs/", 5) == 0 && parse_id(path + 5, &id, &rest) && !rest[0]) {
         out->what = "job";
         out->job = (uint64_t)id;
@@ -152,7 +154,7 @@ enum MHD_Result dm_http_api_request(dm_http_api *a, struct MHD_Connection *con, 
                            MHD_lookup_connection_value(con, MHD_GET_ARGUMENT_KIND, "after"), &q))
         return refuse(con, MHD_HTTP_NOT_FOUND, ES_NOT_FOUND,
                       "there is /api/status, /api/searches, /api/searches/N with /pareto, /result, /curves, /logs, "
-                      "/api/workers, /api/jobs/N");
+                      "/events, /api/events, /api/workers, /api/jobs/N");
     t = es_xcalloc(1, sizeof *t);
     *t = (ticket){.con = con, .question = q};
     pthread_mutex_lock(&a->lock);

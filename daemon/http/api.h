@@ -7,7 +7,7 @@
  *     dm_http_api_close(a); stop HTTP; dm_http_api_free(&a);
  *
  * A question suspends its connection (libmicrohttpd), so that others and /metrics go on; there are never more of them than connections. Paths, all GET:
- * /api/status, /api/searches[?limit=&after=], /api/searches/N, /api/searches/N/pareto, .../result, .../curves, .../logs, /api/workers,
+ * /api/status, /api/searches[?limit=&after=], /api/searches/N, /api/searches/N/pareto, .../result, .../curves, .../logs, .../events, /api/events[?limit=&after=], /api/workers,
  * /api/jobs/N. Answers are those of Query.what (schemas/status.md); an error is {"error": {"code", "where", "text"}}.
  */
 #ifndef DM_HTTP_API_H

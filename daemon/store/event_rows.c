@@ -15,6 +15,29 @@ es_status dm_event_last(dm_store *st, int64_t *id, es_error *err)
     return dm_db_get_i64(st->db, id, "SELECT max(id) FROM event", err, "");
 }
 
+es_status dm_event_first(dm_store *st, int64_t *id, es_error *err)
+{
+    return dm_db_get_i64(st->db, id, "SELECT min(id) FROM event", err, "");
+}
+
+es_status dm_event_each(dm_store *st, int64_t search, int64_t after, int64_t limit,
+                        bool (*fn)(void *ctx, int64_t id, const char *json), void *ctx, es_error *err)
+{
+    dm_stmt *q = NULL;
+    es_status s;
+    bool more = true;
+    if (search)
+        ES_RETURN(dm_db_query(st->db, &q, "SELECT id, json FROM event WHERE search = ? AND id > ? ORDER BY id LIMIT ?",
+                              err, "iii", search, after, limit));
+    else
+        ES_RETURN(dm_db_query(st->db, &q, "SELECT id, json FROM event WHERE id > ? ORDER BY id LIMIT ?", err, "ii",
+                              after, limit));
+    while (more && dm_stmt_next(q, &s, err))
+        more = fn(ctx, dm_stmt_i64(q, 0), dm_stmt_text(q, 1));
+    dm_stmt_end(q);
+    return more ? s : ES_OK;
+}
+
 es_status dm_event_prune(dm_store *st, int64_t keep, es_error *err)
 {
     return dm_db_run(

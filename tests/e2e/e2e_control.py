@@ -1,6 +1,7 @@
 """What a user does with a coordinator: submit, look, pause, resume, cancel, priorities; and every program ends cleanly on SIGTERM."""
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -63,6 +64,19 @@ def every_view(rig):
     r = rig.client("export", search, "--format", "onyx")
     check(r.returncode == 2 and "safetensors" in r.stderr, r.stderr)
     rig.good("logs", search)
+    # What happened, from the first event to the last, in pages and from any event on; the same over all searches, with the worker's coming.
+    told = [json.loads(line) for line in rig.good("events", search, "--json").splitlines()]
+    ids = [e["event"] for e in told]
+    check(ids == sorted(set(ids)) and all(str(e["search"]) == search for e in told), str(told)[:500])
+    check([e["state"] for e in told if e["kind"] == "search.state"][-1] == "done" and [e for e in told if e["kind"] == "slice"], str(told)[-500:])
+    check([json.loads(line) for line in rig.good("events", search, "--after", str(ids[2]), "--json").splitlines()] == told[3:], "from the fourth on")
+    everything = [json.loads(line) for line in rig.good("events", "--json").splitlines()]
+    check([e for e in everything if e.get("search") == int(search)] == told and [e for e in everything if e["kind"] == "worker"], "all events")
+    check([e["event"] for e in everything] == list(range(1, len(everything) + 1)), "none is missing")
+    line = [x for x in rig.good("events", search).splitlines() if " job.state " in x][-1]
+    check(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \d+ job.state search=%s job=\d+ job_kind=export state=done " % search, line), line)
+    r = rig.client("events", "99")
+    check(r.returncode == 1 and "there is no search 99" in r.stderr, r.stderr)
     os.makedirs(rig.path("backup"))
     rig.good("backup", rig.path("backup"))
     check(sorted(os.listdir(rig.path("backup"))) == ["backup.json", "state.db", "weights.db"], "a backup of both databases")

@@ -55,6 +55,9 @@ def api(rig):
     curves = ask(rig, "/api/searches/%s/curves" % search)
     check([e[0] for e in curves["evaluations"]] == list(range(24)) and all(0 <= e[1] <= 1 and e[2] > 0 for e in curves["evaluations"]), str(curves))
     check([p[1] for p in curves["loss"]] == sorted(p[1] for p in curves["loss"]) and len(curves["loss"]) >= 3, str(curves["loss"]))
+    events = ask(rig, "/api/searches/%s/events" % search)["events"]
+    check(events and ask(rig, "/api/searches/%s/events?after=%d&limit=2" % (search, events[0]["event"]))["events"] == events[1:3], str(events)[:500])
+    check(ask(rig, "/api/events?limit=1") == {"oldest": 1, "events": ask(rig, "/api/events")["events"][:1]}, "events of all")
     workers = ask(rig, "/api/workers")["workers"]
     check([w["name"] for w in workers] == ["gardener"], str(workers))
     job = ask(rig, "/api/searches/" + search)["jobs"][0]["id"]
