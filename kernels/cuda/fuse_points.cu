@@ -5,7 +5,7 @@
  *     ... -> ADD                          and adds a residual, its seventh input
  *     MUL(x, s) -> CONV2D -> ...          and multiplies the rows of each image by s, its eighth input, as it reads them (squeeze-excite)
  *
- * Of an inverted bottleneck in a scored network, passes over the expanded tensor: 8 to 5 with squeeze-excite, 6 to 4 without. The op keeps its name (a plan's work graph is not a
+ * Of an inverted bottleneck in a scored network, passes over the expanded tensor: 9 to 5 with squeeze-excite, 6 to 4 without. The op keeps its name (a plan's work graph is not a
  * user's graph).
  */
 #include <stdlib.h>
