@@ -68,13 +68,14 @@ typedef struct priority_check {
     int above;
 } priority_check;
 
-/* A gang waits until it can be whole. */
+/* A gang waits until it can be whole. What the search asked for stands in its row: the client may not have heard yet that its search is there. */
 static bool is_gang(const sim *s, int64_t search, int kind)
 {
-    for (int i = 0; i < 2; i++)
-        if ((int64_t)s->client.asked[i].search == search)
-            return kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
-    return false;
+    dm_search_row row = {0};
+    bool gang = kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET &&
+                dm_search_get(dm_coord_store(s->c), search, &row, NULL) == ES_OK && strstr(row.text, "gpus: 2") != NULL;
+    dm_search_row_free(&row);
+    return gang;
 }
 
 /* Has it a job that could run now? */
@@ -88,18 +89,29 @@ static bool waits_now(sim *s, int64_t search)
            n > 0 && !is_gang(s, search, ready[0].kind);
 }
 
-/* A gang that waits holds workers; what is over in time may use them, of whatever priority. */
-static bool gang_waits(const sim *s)
+typedef struct gang_wait {
+    sim *s;
+    bool waits;
+} gang_wait;
+
+static bool gang_wait_row(void *ctx, const dm_search_row *r)
 {
-    bool waits = false;
-    for (int i = 0; i < 2; i++) {
-        dm_job_row row = {0};
-        if (s->client.asked[i].search &&
-            dm_job_by_key(dm_coord_store(s->c), (int64_t)s->client.asked[i].search, "train", &row, NULL) == ES_OK)
-            waits = waits || row.state == DM_JOB_READY;
-        dm_job_row_free(&row);
-    }
-    return waits;
+    gang_wait *x = ctx;
+    dm_job_row row = {0};
+    if (is_gang(x->s, r->id, ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET) &&
+        dm_job_by_key(dm_coord_store(x->s->c), r->id, "train", &row, NULL) == ES_OK)
+        x->waits = x->waits || row.state == DM_JOB_READY;
+    dm_job_row_free(&row);
+    return true;
+}
+
+/* A gang that waits holds workers; what is over in time may use them, of whatever priority. */
+static bool gang_waits(sim *s)
+{
+    gang_wait x = {.s = s};
+    if (dm_search_each(dm_coord_store(s->c), 0, 100, gang_wait_row, &x, NULL) != ES_OK)
+        sim_broken(s, "reading failed", 0, 0);
+    return x.waits;
 }
 
 static bool priority_row(void *ctx, const dm_search_row *r)
