@@ -161,7 +161,7 @@ class Rig:
             time.sleep(every)
         raise Failed("waited %d s for %s" % (seconds, what))
 
-    def wait_done(self, search, seconds=90):
+    def wait_done(self, search, seconds=240):
         def over():
             state = self.state(search)
             check(state in ("running", "done"), "search %s is %s: %s" % (search, state, self.row(search)["reason"]))
