@@ -317,6 +317,7 @@ static es_status find_capability(kn_cuda_device *dev, const cudaDeviceProp *prop
     if (10 * f.major + f.minor >= KN_CAPABILITY_LEAST)
         ES_RETURN(compiled_for(&f.compiled, &f.compiled_hopper, err));
     ES_RETURN(decide(&f, &dev->can, err));
+    dev->base.hopper = dev->can.hopper;
     if (!dev->can.early)
         __atomic_store_n(&kn_cuda_early, false, __ATOMIC_RELAXED);
     return ES_OK;

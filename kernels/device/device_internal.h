@@ -72,6 +72,7 @@ struct kn_device {
     kn_device_count count;
     kn_backend backend;
     int threads; /* CPU: for num_threads() of OpenMP regions */
+    bool hopper; /* a GPU that runs kernels for 9.0 alone (capability.h): for tests that count what they do */
     char name[32], model[128];
 };
 

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "kernels/device/device_internal.h"
 #include "kernels/plan/plan.h"
 #include "kernels/plan/plan_internal.h"
 
@@ -142,14 +143,6 @@ static int points_of(const kn_plan *p, int n_in)
     return n;
 }
 
-/* Others run each op by itself. */
-static bool is_hopper(const kn_device *dev)
-{
-    const char *model = kn_device_model(dev);
-    return !getenv("ESPALIER_TEST_CAPABILITY") &&
-           (strstr(model, "H100") || strstr(model, "H200") || strstr(model, "H800") || strstr(model, "H20"));
-}
-
 /* The caller frees it. */
 static float *run(net *n, kn_precision precision, bool no_fuse)
 {
@@ -165,7 +158,8 @@ static float *run(net *n, kn_precision precision, bool no_fuse)
     memset(y, 0xff, bytes); /* not a number, where nothing is stored */
     ck_assert_ok_err(kn_device_upload(n->dev, n->out, y, bytes, &err), &err);
     ck_assert_ok_err(kn_plan_make(n->dev, g, &o, &plan, &err), &err);
-    if (precision == KN_PRECISION_BF16 && !no_fuse && is_hopper(n->dev)) /* what this test is about did happen */
+    if (precision == KN_PRECISION_BF16 && !no_fuse &&
+        n->dev->hopper) /* what this test is about did happen; others run each op by itself */
         ck_assert_int_eq(points_of(plan, t->excite ? EXCITE_IN : t->residual ? RESIDUAL_IN : NORM_IN), 1);
     ck_assert_ok_err(kn_workspace_new(n->dev, &ws, &err), &err);
     ck_assert_ok_err(kn_workspace_reserve(ws, kn_plan_workspace_bytes(plan), &err), &err);
