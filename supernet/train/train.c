@@ -388,7 +388,7 @@ static es_status run_steps(sn_trainer *t, uint64_t until, const sn_hooks *h, boo
         if (tell && t->loss_count > told_count) {
             double loss = (t->loss_sum - told_sum) / (double)(t->loss_count - told_count);
             double rate =
-                (double)(t->step - told_step) * (double)t->file->supernet.batch / ((double)(now - told) * 1e-9);
+                (double)(t->step - told_step) * (double)t->file->supernet.batch / ((double)(now - spoke) * 1e-9);
             h->progress(h->ctx, t->step, t->steps, loss, rate);
             spoke = now;
             told_step = t->step;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "kernels/device/device_internal.h"
 #include "supernet/train/methods.h"
 #include "tests/check_main.h"
@@ -221,6 +222,42 @@ START_TEST(stops_between_steps)
     }
 END_TEST
 
+typedef struct heard {
+    int64_t begun_ns, at_ns;
+    uint64_t step;
+    double rate;
+} heard;
+
+static void hear(void *ctx, uint64_t step, uint64_t steps, double loss, double images_per_s)
+{
+    heard *x = ctx;
+    (void)steps;
+    ck_assert_double_gt(loss, 0);
+    if (x->at_ns == 0)
+        *x = (heard){x->begun_ns, es_clock_mono_ns(es_clock_system()), step, images_per_s};
+}
+
+static bool has_heard(void *ctx) { return ((heard *)ctx)->at_ns != 0; }
+
+/* What is told after the first second: at most all its images in that second, at least over all the time that was. */
+START_TEST(says_how_fast_it_is)
+    {
+        lab *l = lab_new("cpu", SN_METHOD_SINGLE_PATH);
+        es_error err = {0};
+        sn_report r;
+        l->file.supernet.epochs = 1000000;
+        sn_trainer *t = lab_trainer(l);
+        heard x = {.begun_ns = es_clock_mono_ns(es_clock_system())};
+        const sn_hooks hooks = {&x, has_heard, hear};
+        ck_assert_ok_err(sn_trainer_run(t, UINT64_MAX, &hooks, &r, &err), &err);
+        double images = (double)x.step * 32;
+        ck_assert_double_le(x.rate, images / 1.0 * 1.000001);
+        ck_assert_double_ge(x.rate, images / ((double)(x.at_ns - x.begun_ns) * 1e-9) * 0.999999);
+        sn_trainer_destroy(&t);
+        lab_destroy(&l);
+    }
+END_TEST
+
 /* A processor that says it is a GPU is rehearsed on like one: two steps of four passes before the first. Told to stop, it does not wait for their end, forgets what it
  * has done of them, and goes on later as if nothing had been. */
 START_TEST(stops_in_the_rehearsal)
@@ -303,5 +340,5 @@ END_TEST
 ES_TEST_MAIN("train", resumed_bit_for_bit_sandwich, resumed_bit_for_bit_single_path_adam,
              resumed_bit_for_bit_on_an_accelerator, what_repeats_is_one_launch, threads_do_not_matter,
              learns_sandwich_alpha, learns_sandwich_kl, learns_sandwich_labels, learns_single_path,
-             gradients_are_summed, stops_between_steps, stops_in_the_rehearsal, divergence_is_said,
+             gradients_are_summed, stops_between_steps, says_how_fast_it_is, stops_in_the_rehearsal, divergence_is_said,
              refuses_what_is_not_its_own)
