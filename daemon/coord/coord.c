@@ -65,6 +65,7 @@ static es_status coord_load(dm_coord *c, es_error *err)
     ES_RETURN(dm_searches_load(c, err));
     ES_RETURN(dm_leases_load(c, err));
     dm_fair_loaded(c);
+    c->loaded_ms = c->now_ms;
     c->loaded = true;
     return ES_OK;
 }

@@ -12,12 +12,34 @@ static bool memory_suffices(const dm_coord *c, const dm_worker *w, const dm_read
     return w->memory_bytes == 0 || (uint64_t)r->memory_bytes <= w->memory_bytes || w->memory_bytes >= c->memory_most;
 }
 
+uint32_t dm_worker_key(const dm_worker *w)
+{
+    uint32_t h = 2166136261u; /* FNV-1a */
+    const char *end = strchr(w->name, '/');
+    for (const char *p = w->name; end && p < end; p++)
+        h = (h ^ (uint8_t)*p) * 16777619u;
+    return end ? h | 1 : 0;
+}
+
+bool dm_others_may(const dm_coord *c, const dm_ready *r)
+{
+    dm_worker *w;
+    if (c->now_ms - c->loaded_ms < c->o.lease_ms)
+        return true;
+    for (size_t i = 0; (w = es_map_next(&c->workers, &i)) != NULL;)
+        if (dm_worker_key(w) != r->asked && dm_would_fit(c, w, r))
+            return true;
+    return false;
+}
+
 dm_fit dm_fits(const dm_coord *c, const dm_worker *w, const dm_ready *r)
 {
     if (!takes_kind(w, r->kind))
         return DM_NEVER_FITS;
     if (!memory_suffices(c, w, r))
         return DM_TOO_SMALL;
+    if (r->asked && dm_worker_key(w) == r->asked && dm_others_may(c, r))
+        return DM_ASKED;
     if (w->held == 0)
         return DM_FITS;
     if (is_alone(r->kind) || is_alone(w->leases->kind)) /* what is alone is the only one */

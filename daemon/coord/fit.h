@@ -11,8 +11,13 @@ typedef enum dm_fit {
     DM_NEVER_FITS, /* not this kind of job, or it is away or drained */
     DM_NO_ROOM,    /* not beside what it holds */
     DM_TOO_SMALL,  /* another worker has more memory, and the job is predicted to need it */
+    DM_ASKED,      /* the job wants the word of a worker of another key, and there is one */
 } dm_fit;
 dm_fit dm_fits(const dm_coord *c, const dm_worker *w, const dm_ready *r);
+/* Whose worker it is, as a number: of the key that its name begins with; 0: of nobody, it is local. */
+uint32_t dm_worker_key(const dm_worker *w);
+/* Is there a worker of another key that the job may be given to, now or when it is free? After a restart: or may there be one, which has not been heard yet? */
+bool dm_others_may(const dm_coord *c, const dm_ready *r);
 bool dm_would_fit(const dm_coord *c, const dm_worker *w, const dm_ready *r); /* if it held nothing */
 /* A gang for the job: distinct wanting workers of one machine kind, which are not kept for another gang. Caller frees *out; false: not now. */
 bool dm_gang_find(dm_coord *c, const dm_ready *r, int size, dm_worker ***out);

@@ -304,7 +304,7 @@ static void why_gang(const dm_coord *c, const dm_search *s, const dm_ready *r, i
 }
 
 typedef struct why_counts {
-    int online, drained, able, small, full;
+    int online, drained, able, small, full, asked;
     uint64_t memory_most;
 } why_counts;
 
@@ -321,6 +321,7 @@ static why_counts why_count(const dm_coord *c, const dm_ready *r)
         n.able += fit != DM_NEVER_FITS;
         n.small += fit == DM_TOO_SMALL;
         n.full += fit == DM_NO_ROOM;
+        n.asked += fit == DM_ASKED;
         if (fit != DM_NEVER_FITS && w->memory_bytes > n.memory_most)
             n.memory_most = w->memory_bytes;
     }
@@ -329,7 +330,9 @@ static why_counts why_count(const dm_coord *c, const dm_ready *r)
 
 static void why_no_worker(const dm_coord *c, const dm_search *s, const dm_job_row *row, char *text, size_t size)
 {
-    const dm_ready r = {.id = row->id, .kind = row->kind, .memory_bytes = row->memory_bytes};
+    dm_ready r = {.id = row->id, .kind = row->kind, .memory_bytes = row->memory_bytes};
+    for (int i = 0; i < s->window_n; i++)
+        r.asked = s->window[s->window_at + i].id == r.id ? s->window[s->window_at + i].asked : r.asked;
     why_counts n = why_count(c, &r);
     int above = 0, ranks = dm_gang_size(s, row->kind);
     const dm_lease *l, *clearing = NULL;
@@ -353,6 +356,9 @@ static void why_no_worker(const dm_coord *c, const dm_search *s, const dm_job_ro
     else if (n.small > 0)
         snprintf(text, size, "needs about %.1f GiB: %d of %d workers have less, the others are busy",
                  (double)r.memory_bytes / (1 << 30), n.small, n.able);
+    else if (n.asked > 0)
+        snprintf(text, size,
+                 "how long the training is has one worker said: another, of another key, is to say it, too");
     else if (n.full == n.able && row->kind == ESPALIER__WIRE__JOB_KIND__JOB_MEASURE_LATENCY)
         snprintf(text, size, "measures latency alone on its device: all %d workers that can do it are busy%s", n.able,
                  above ? " with searches of higher priority" : "");

@@ -73,6 +73,12 @@ static bool over_in_time(const dm_coord *c, const dm_search *s, const dm_ready *
     return took > 0 && (double)c->now_ms + took <= (double)c->hold_until_ms;
 }
 
+static void sched_wake_at(dm_coord *c, int64_t at_ms)
+{
+    if (at_ms < c->sched_at_ms)
+        c->sched_at_ms = at_ms;
+}
+
 /* The window's first job for the worker, or -1. *room false: it is for this worker, but not beside what that holds: nothing after it goes there either,
  * or it would wait for ever. */
 static int window_find(dm_coord *c, const dm_search *s, const dm_worker *w, bool behind_hold, bool *room)
@@ -87,6 +93,8 @@ static int window_find(dm_coord *c, const dm_search *s, const dm_worker *w, bool
         if (behind_hold ? fit == DM_FITS && over_in_time(c, s, r) : fit == DM_FITS || fit == DM_NO_ROOM)
             return i;
         c->sched_blocked = c->sched_blocked || fit != DM_NEVER_FITS;
+        if (fit == DM_ASKED) /* until the others are gone, or cannot be expected any more */
+            sched_wake_at(c, c->now_ms + c->o.lease_ms);
     }
     return -1;
 }
@@ -178,6 +186,8 @@ static es_status spec_complete(dm_coord *c, const dm_lease *l, dm_bytes *out, es
     if (s == ES_OK) {
         dm_job_spec copy = *(dm_job_spec *)base; /* shallow: borrows from base */
         copy.search_text = l->search->text;
+        copy.length_from = dm_text(""); /* not for workers */
+        copy.length_agreed = false;
         s = dm_encode(&copy.base, DM_CONTROL_MAX, out, err);
     }
     dm_message_free(&base);
@@ -242,12 +252,6 @@ static es_status sched_lease(dm_coord *c, dm_search *s, int at, dm_worker **w, i
 }
 
 /* ---- gangs */
-
-static void sched_wake_at(dm_coord *c, int64_t at_ms)
-{
-    if (at_ms < c->sched_at_ms)
-        c->sched_at_ms = at_ms;
-}
 
 /* The gang is next and cannot start: it keeps the free workers of a kind on which it can be whole, for a while. */
 static void gang_hold(dm_coord *c, dm_search *s, const dm_ready *r, int size)

@@ -177,7 +177,7 @@ struct dm_coord {
     int64_t retry_ms; /* monotonic: no turn before this after a failure */
     bool loaded;      /* memory agrees with the rows; false after a failed turn, until it is made again */
     bool shutdown;
-    int64_t started_ms;
+    int64_t started_ms, loaded_ms;
     int64_t now_ms, wall_ms; /* read once a turn: monotonic, wall */
     es_rng rng;
     uint64_t serial;

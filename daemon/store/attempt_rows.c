@@ -103,6 +103,11 @@ es_status dm_checkpoint_insert(dm_store *st, const dm_checkpoint *c, es_error *e
                      err, "iiisddd", c->job, c->step, c->steps, c->weights, c->loss, c->per_second, c->seconds);
 }
 
+es_status dm_checkpoint_forget(dm_store *st, int64_t job, es_error *err)
+{
+    return dm_db_run(st->db, "DELETE FROM checkpoint WHERE job = ?", err, "i", job);
+}
+
 es_status dm_checkpoint_last(dm_store *st, int64_t job, dm_checkpoint *out, char weights[72], es_error *err)
 {
     dm_stmt *q;

@@ -48,6 +48,7 @@ es_status dm_checkpoint_insert(dm_store *st, const dm_checkpoint *c,
 /* The newest; ES_NOT_FOUND: none. out->weights points to `weights`. */
 es_status dm_checkpoint_last(dm_store *st, int64_t job, dm_checkpoint *out, char weights[72],
                              es_error *err) ES_MUST_CHECK;
+es_status dm_checkpoint_forget(dm_store *st, int64_t job, es_error *err) ES_MUST_CHECK; /* all of them */
 es_status dm_checkpoint_seconds(dm_store *st, int64_t job, double *out,
                                 es_error *err) ES_MUST_CHECK; /* of all slices */
 

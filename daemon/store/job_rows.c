@@ -156,6 +156,11 @@ es_status dm_job_peek(dm_store *st, int64_t id, int *state, int64_t *attempt, in
     return s;
 }
 
+es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t bytes, es_error *err)
+{
+    return dm_db_run(st->db, "UPDATE job SET spec = ? WHERE id = ?", err, "bi", spec, bytes, id);
+}
+
 es_status dm_job_ready(dm_store *st, int64_t search, int64_t now_ms, int limit, dm_ready *out, int *count,
                        int64_t *next_due_ms, es_error *err)
 {

@@ -44,7 +44,10 @@ es_status dm_job_peek(dm_store *st, int64_t id, int *state, int64_t *attempt, in
 typedef struct dm_ready {
     int64_t id, attempt, memory_bytes;
     int kind, failures, losses;
+    uint32_t asked; /* in memory only: workers of this key have been asked (fit.h: dm_worker_key); 0: none */
 } dm_ready;
+/* Its next attempt, if any, is by this spec. */
+es_status dm_job_set_spec(dm_store *st, int64_t id, const void *spec, size_t bytes, es_error *err) ES_MUST_CHECK;
 /* The oldest ready jobs of a search that may start by now; *next_due_ms is when the next one may (INT64_MAX: none waits). */
 es_status dm_job_ready(dm_store *st, int64_t search, int64_t now_ms, int limit, dm_ready *out, int *count,
                        int64_t *next_due_ms, es_error *err) ES_MUST_CHECK;

@@ -46,30 +46,38 @@ START_TEST(weights_of_other_shapes_are_a_failed_attempt)
     }
 END_TEST
 
-/* The first job worker 1 is given; ends the test when there is none. */
-static dm_lease_id granted(world *w)
+/* The first job the worker is given; job 0: none. */
+static dm_lease_id granted(world *w, int worker)
 {
-    world_want(w, 1, 1);
+    dm_lease_id id = {.job = 0};
+    world_want(w, worker, 1);
     world_turn(w);
-    dm_to_peer *m = world_take(w, 1, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
-    ck_assert_ptr_nonnull(m);
-    dm_lease_id id = {.job = m->leases->granted[0]->lease->job, .attempt = m->leases->granted[0]->lease->attempt};
+    dm_to_peer *m = world_take(w, worker, ESPALIER__WIRE__TO_PEER__WHAT_LEASES);
+    if (m)
+        id = (dm_lease_id){.job = m->leases->granted[0]->lease->job, .attempt = m->leases->granted[0]->lease->attempt};
     world_free_message(&m);
     return id;
 }
 
-static void says_of(world *w, const char *seed, int outcome, uint64_t step, uint64_t steps)
+static void worker_says(world *w, int worker, dm_lease_id l, const char *seed, int outcome, uint64_t step,
+                        uint64_t steps)
 {
-    dm_lease_id l = granted(w);
     dm_job_result r = ESPALIER__WIRE__JOB_RESULT__INIT;
     char hex[80];
     snprintf(hex, sizeof hex, "%s", world_version(w, seed));
     r.weights = hex;
     r.step = step;
     r.steps = steps;
-    world_finish(w, 1, l.job, l.attempt, outcome, &r, NULL);
+    world_finish(w, worker, l.job, l.attempt, outcome, &r, NULL);
     world_turn(w);
     w->now_ms += 10;
+}
+
+static void says_of(world *w, const char *seed, int outcome, uint64_t step, uint64_t steps)
+{
+    dm_lease_id l = granted(w, 1);
+    ck_assert_uint_ne(l.job, 0);
+    worker_says(w, 1, l, seed, outcome, step, steps);
 }
 
 static void says(world *w, int outcome, uint64_t step, uint64_t steps)
@@ -110,6 +118,73 @@ START_TEST(a_slice_without_progress_is_a_failed_attempt)
         ck_assert_has(show, "\"state\": \"failed\"");
         ck_assert_has(show, "is 15, the slice before said 40");
         free(show);
+        world_free(&w);
+    }
+END_TEST
+
+/* A worker of another key is asked how long a training is before it is over: eve's say 10 steps, and are not asked again while anna's is there, who says 40. */
+START_TEST(one_key_alone_does_not_say_how_long_a_training_is)
+    {
+        enum { EVE = 1, ANNA = 2, EVE_TOO = 3, DONE = ESPALIER__WIRE__OUTCOME__OUTCOME_DONE };
+        world *w = world_new(es_test_dir());
+        w->options.backoff_ms = 1;
+        w->options.drain_after = 0;
+        world_restart(w);
+        uint64_t id = world_submit(w, "token", world_small_search);
+        static const char *const keys[] = {"", "eve", "anna", "eve"};
+        for (int i = EVE; i <= EVE_TOO; i++) {
+            w->key = keys[i];
+            world_hello(w, i, 1);
+        }
+        w->key = NULL;
+        world_turn(w);
+        w->now_ms += w->options.lease_ms; /* whoever was there before the restart would have been heard */
+        for (int i = EVE; i <= EVE_TOO; i++)
+            world_heartbeat(w, i, NULL, 0);
+        world_turn(w);
+        dm_lease_id l = granted(w, EVE);
+        worker_says(w, EVE, l, "at step 10", DONE, 10, 10);
+        ck_assert_uint_eq(granted(w, EVE).job, 0);
+        ck_assert_uint_eq(granted(w, EVE_TOO).job, 0);
+        char *text = world_query(w, "why", 0, l.job);
+        ck_assert_has(text, "another, of another key, is to say it, too");
+        free(text);
+        l = granted(w, ANNA);
+        ck_assert_uint_ne(l.job, 0);
+        worker_says(w, ANNA, l, "at step 20", DONE, 20, 40);
+        text = world_query(w, "show", id, 0);
+        ck_assert_has(text, "is 40, the slice before said 10: other data, or a broken worker; nobody knows which");
+        ck_assert_has(text, "\"step\": null"); /* it begins anew */
+        ck_assert_has(text, "\"failures\": 1");
+        free(text);
+        world_goodbye(w, EVE);
+        world_goodbye(w, EVE_TOO);
+        world_turn(w);
+        world_forget_sent(w);
+        for (uint64_t step = 10; step <= 40; step += 10) {
+            char seed[32];
+            w->key = "eve";
+            if (step == 40)
+                world_hello(w, EVE, 1);
+            w->key = NULL;
+            snprintf(seed, sizeof seed, "at step %d", (int)step);
+            l = granted(w, ANNA);
+            worker_says(w, ANNA, l, seed, DONE, step, 40);
+        }
+        text = world_query(w, "show", id, 0);
+        ck_assert_has(text, "\"phase\": \"training the supernet\"");
+        free(text);
+        l = granted(w, EVE);
+        ck_assert_uint_ne(l.job, 0);
+        worker_says(w, EVE, l, "other weights", DONE, 40, 40);
+        text = world_query(w, "show", id, 0);
+        ck_assert_has(text, "are others than at the training's end");
+        free(text);
+        l = granted(w, EVE);
+        worker_says(w, EVE, l, "at step 40", DONE, 40, 40);
+        text = world_query(w, "show", id, 0);
+        ck_assert_has(text, "\"phase\": \"evaluating subnets\"");
+        free(text);
         world_free(&w);
     }
 END_TEST
@@ -160,7 +235,7 @@ START_TEST(who_only_hands_back_gets_no_more)
             says(w, back[0], 0, 40);
         says(w, back[0], 1, 40);
         for (int i = 0; i < 4; i++) {
-            dm_lease_id l = granted(w);
+            dm_lease_id l = granted(w, 1);
             world_finish(w, 1, l.job, l.attempt, back[i % 2], NULL, NULL);
             world_turn(w);
         }
@@ -249,5 +324,6 @@ START_TEST(whose_search_it_is_decides)
 END_TEST
 
 ES_TEST_MAIN("trust", weights_of_other_shapes_are_a_failed_attempt, a_slice_without_progress_is_a_failed_attempt,
+             one_key_alone_does_not_say_how_long_a_training_is,
              a_slice_handed_back_at_its_end_is_followed_by_a_whole_one, a_hand_back_without_progress_leaves_the_weights,
              who_only_hands_back_gets_no_more, whose_search_it_is_decides)

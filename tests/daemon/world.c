@@ -123,13 +123,15 @@ void world_send(world *w, int peer, dm_from_peer *m)
 {
     dm_bytes b;
     dm_addr from = {.n = 1, .id = {(uint8_t)peer}};
+    dm_who who = dm_who_local(); /* a uid stays what it is */
+    snprintf(who.name, sizeof who.name, "%s", w->key ? w->key : "");
     if (!m->version)
         m->version = DM_WIRE_VERSION;
     if (!m->request_id)
         m->request_id = w->next_id++;
     if (dm_encode(&m->base, DM_CONTROL_MAX, &b, NULL) != ES_OK)
         abort();
-    dm_coord_deliver(w->c, &from, b.data, b.n);
+    dm_coord_deliver_as(w->c, &from, &who, b.data, b.n);
     free(b.data);
 }
 

@@ -33,6 +33,7 @@ typedef struct world {
     char dropped[64][72];
     int dropped_n;
     uint64_t next_id;
+    const char *key; /* of who sends what comes next, as over tcp; NULL: none, as over ipc */
 } world;
 
 world *world_new(const char *dir);

@@ -23,6 +23,24 @@ def a_search_between_two_machines(rig):
     check(events.returncode == 0 and '"kind":"' in events.stdout.replace(" ", ""), "events arrive: %s" % events.stdout[:300])
 
 
+def two_keys_say_how_long(rig):
+    """One slice is the whole training; the worker of the other key is asked whether it is, has nothing to do, and hands in the very same weights."""
+    p = coordinator(rig)
+    authorise(rig, keygen(rig, "ann", "client"), keygen(rig, "gpu-1", "worker"), keygen(rig, "gpu-2", "worker"))
+    reload(rig, p)
+    be(rig, "ann")
+    worker(rig, "gpu-1")
+    worker(rig, "gpu-2")
+    rig.wait(lambda: len([w for w in rig.ask("workers")["workers"] if w["state"] == "idle"]) == 2, 30, "both workers")
+    search = rig.submit(rig.search("tiny", slice_steps=1000))
+    rig.wait_done(search)
+    job = [j for j in rig.ask("show", search)["jobs"] if j["kind"] == "train.supernet"][0]
+    check(job["attempt"] == 2 and job["failures"] == 0 and job["step"] == job["steps"] > 10 and job["loss"] > 0, str(job))
+    for n in (1, 2):
+        with open(rig.path("worker-%d.log" % n)) as f:
+            check(f.read().count("kind=train.supernet") == 1, "each had the training once")
+
+
 def killed_and_started_again(rig):
     """A lease belongs to (uid, key), also after the coordinator was killed."""
     p = coordinator(rig)
@@ -122,4 +140,4 @@ def http_with_a_token(rig):
     check(get("/metrics?token=" + token)[0] == 200, "or as an argument")
 
 
-main(a_search_between_two_machines, killed_and_started_again, roles, http_with_a_token)
+main(a_search_between_two_machines, two_keys_say_how_long, killed_and_started_again, roles, http_with_a_token)

@@ -1,13 +1,32 @@
 /* Results of a worker that is broken or bad: right in form, wrong in a way that the coordinator can see. */
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tests/simulate/world.h"
 
-static void spoil_training(sim *s, work_result *w)
+/* The first to say a length says that it is over already, or goes on for longer; the last, who is only to say so, too, has other weights. */
+static bool spoil_ends(sim *s, work_result *w, bool first)
+{
+    dm_job_result *r = &w->result;
+    static char seed[64], other[80];
+    if (w->from == 0 && first) {
+        r->steps = es_rng_below(&s->rng, 3) ? r->step : r->steps + 7;
+    } else if (w->from == r->steps) {
+        snprintf(seed, sizeof seed, "not trained %" PRIu32, es_rng_below(&s->rng, 1000));
+        snprintf(other, sizeof other, "%s", sim_put_version(s, seed));
+        r->weights = other;
+    }
+    return (w->from == 0 && first) || w->from == r->steps;
+}
+
+static void spoil_training(sim *s, work_result *w, bool first)
 {
     dm_job_result *r = &w->result;
     static char nowhere[] = "0000000000000000000000000000000000000000000000000000000000000000", junk[] = "junk";
+    if (es_rng_below(&s->rng, 2) && spoil_ends(s, w, first))
+        return;
     switch (es_rng_below(&s->rng, 8)) {
     case 0: r->weights = nowhere; break;
     case 1: r->weights = junk; break;
@@ -46,10 +65,10 @@ static void spoil_latencies(sim *s, work_result *w)
         w->latency[i].low_ms = w->latency[i].median_ms = w->latency[i].high_ms = nonsense[es_rng_below(&s->rng, 4)];
 }
 
-void sim_spoil(sim *s, work_result *w, int kind)
+void sim_spoil(sim *s, work_result *w, int kind, bool first)
 {
     if (kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET)
-        spoil_training(s, w);
+        spoil_training(s, w, first);
     else if (w->result.n_evaluations > 0)
         spoil_evaluations(s, w);
     else if (w->result.n_latencies > 0)

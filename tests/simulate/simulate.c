@@ -78,7 +78,15 @@ static bool is_gang(const sim *s, int64_t search, int kind)
     return gang;
 }
 
-/* Has it a job that could run now? */
+/* Its training is over by one worker's word, and waits for another's. */
+static bool wants_witness(sim *s, int64_t job)
+{
+    dm_checkpoint cp;
+    char hex[72];
+    return dm_checkpoint_last(dm_coord_store(s->c), job, &cp, hex, NULL) == ES_OK && cp.step >= cp.steps;
+}
+
+/* Has it a job that could run now, on whatever worker? */
 static bool waits_now(sim *s, int64_t search)
 {
     dm_ready ready[1];
@@ -86,7 +94,7 @@ static bool waits_now(sim *s, int64_t search)
     int64_t next;
     return dm_job_ready(dm_coord_store(s->c), search, s->clock.wall_ms(&s->clock) - 1, 1, ready, &n, &next, NULL) ==
                ES_OK &&
-           n > 0 && !is_gang(s, search, ready[0].kind);
+           n > 0 && !is_gang(s, search, ready[0].kind) && !wants_witness(s, ready[0].id);
 }
 
 typedef struct gang_wait {
@@ -319,6 +327,8 @@ static void check_progress(sim *s, int64_t job)
     int64_t before = (int64_t)(intptr_t)es_map_get(&s->trained, (uint64_t)job);
     if (dm_checkpoint_last(dm_coord_store(s->c), job, &cp, hex, NULL) != ES_OK)
         sim_broken(s, "a slice that counts left no checkpoint", job, before);
+    if (cp.step >= cp.steps && cp.step == before)
+        return; /* it bears witness that this is the end */
     if (cp.step <= before)
         sim_broken(s, "a slice of training counts that brought it no further", job, before);
     void *key = (void *)(uintptr_t)version_key(cp.weights);
@@ -339,6 +349,12 @@ static void check_ended(sim *s, int64_t job, int to)
         dm_attempt_each(st, job, ended_row, &e, NULL) != ES_OK)
         sim_broken(s, "reading failed", job, to);
     bool failed = e.outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_FAILED, slice = e.outcome == DM_OUTCOME_SLICE;
+    dm_checkpoint cp;
+    char hex[72];
+    if (failed && dm_checkpoint_last(st, job, &cp, hex, NULL) == ES_NOT_FOUND) { /* it begins anew */
+        es_map_remove(&s->trained, (uint64_t)job);
+        es_map_remove(&s->trained_weights, (uint64_t)job);
+    }
     if (to != DM_JOB_DONE && !failed && !slice)
         return;
     for (int i = 0; i < s->finishes_n && !said; i++)
@@ -471,6 +487,7 @@ static void open_coordinator(sim *s)
     check_recovered(s);
     check_accepted(s);
     sim_fair_restarted(s);
+    sim_peers_forgotten(s);
     s->reloads = false; /* what failed before the crash is over */
 }
 
@@ -519,10 +536,12 @@ static void turn(sim *s)
     int above = s->leased && gang_waits(s) ? GANG_PRIORITY : INT_MIN;
     if (s->leased)
         check_priority(s, above);
-    if (s->reloads) /* in this turn it has read its rows again */
+    if (s->reloads) { /* in this turn it has read its rows again */
         sim_fair_restarted(s);
-    else
+        sim_peers_forgotten(s);
+    } else {
         sim_fair_turn(s, waits_now, above);
+    }
     s->reloads = false;
     apply_moves(s);
 }

@@ -39,13 +39,19 @@ typedef struct sim_worker {
     uint8_t uid[16];
     uint16_t life;
     bool welcomed;
-    int64_t silent_until_ms; /* paused or dead */
+    int64_t greeted_ms, heard_ms; /* by this coordinator, of this life: its last hello, its last message; 0: not yet */
+    int64_t silent_until_ms;      /* paused or dead */
     int64_t hello_at_ms, beat_at_ms, want_at_ms, act_at_ms;
     sim_held held[SIM_HELD];
     int held_n;
     dm_lease_id seen[SIM_SEEN]; /* finished lately: a grant of them is an echo */
     int seen_n;
 } sim_worker;
+
+enum {
+    SIM_KEYS = 3,
+    SIM_LIARS = 0
+}; /* the key whose workers lie about how long a training is; two keys that agree are believed */
 
 typedef struct sim_client {
     int token;
@@ -75,6 +81,9 @@ typedef struct sim {
     sim_message *messages; /* a heap by (at_ms, order) */
     int messages_n, messages_cap;
     sim_worker workers[SIM_WORKERS];
+    struct sim_told {
+        uint64_t job, steps;
+    } told; /* the last length that a worker of the lying key lied about */
     sim_client client;
     uint8_t *jobs; /* states by job, as committed */
     int64_t jobs_cap, counted, open_jobs, failed_jobs, noop_jobs;
@@ -118,7 +127,8 @@ void sim_fair_message(sim *s, const dm_from_peer *m); /* before it is delivered 
 void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above);
 
 /* lies.c */
-void sim_spoil(sim *s, work_result *r, int kind); /* makes it wrong in shape or in number: never to be believed */
+/* Makes it wrong in shape or in number: never to be believed. first: also in how long a training is, as the first to say so. */
+void sim_spoil(sim *s, work_result *r, int kind, bool first);
 
 /* peers.c */
 void sim_peers_start(sim *s);
@@ -129,5 +139,6 @@ void sim_deliver(sim *s);
 void sim_peers_act(sim *s);
 void sim_worker_fault(sim *s, int i);
 void sim_worker_wake(sim *s, int i);
+void sim_peers_forgotten(sim *s); /* the coordinator's memory is made anew: it has heard of nobody */
 
 #endif
