@@ -23,6 +23,7 @@
 #include "daemon/store/worker_rows.h"
 #include "tests/simulate/world.h"
 
+static const double FADE = 0.6931 / 30; /* a minute */
 enum { SIM_FAIR_MS = 2000, UNKNOWN_MS = 1000, FADE_MS = 60000, KINDS = 16, ACCOUNTS = 32, RANKS = 2 };
 
 typedef struct rank {
@@ -44,6 +45,7 @@ typedef struct account {
     int user; /* -1: free */
     double used_ms, took_ms[KINDS];
     double open_ms, kept_ms; /* charged to what runs; used less that, at the end of the last turn that was committed */
+    double was_ms, faded_ms; /* used, at its end; by what has faded since something was surely written */
     double slack_ms;         /* that kept_ms may be off by, in looking at rows after a crash */
     bool seen;
 } account;
@@ -52,13 +54,12 @@ struct sim_fair {
     account search[ACCOUNTS];
     struct {
         char name[64];
-        double used_ms, open_ms, kept_ms, slack_ms;
+        double used_ms, open_ms, kept_ms, was_ms, faded_ms, slack_ms;
         int searches;
     } user[ACCOUNTS];
     es_map held;    /* by job */
     es_map greeted; /* workers that said hello since the last restart: others are told to, and not heard */
     int64_t fade_at_ms;
-    int fades;               /* since something was surely written */
     double moved_ms;         /* by charges of this turn */
     bool loaded;             /* false: a restart is looked at, and accounts are as it left them */
     int64_t checks, checked; /* leases that had a rival; accounts compared after a crash */
@@ -206,7 +207,7 @@ static int user_of(sim *s, const char *name, int64_t search)
     if (dm_account_user(dm_coord_store(s->c), name, &row_ms, NULL) != ES_OK)
         sim_broken(s, "reading failed", search, 0);
     f->user[at].used_ms = level_with(s, search, lowest >= 0 ? f->user[lowest].used_ms : 0, row_ms);
-    f->user[at].open_ms = f->user[at].slack_ms = 0;
+    f->user[at].open_ms = f->user[at].slack_ms = f->user[at].was_ms = f->user[at].faded_ms = 0;
     f->user[at].kept_ms = NAN;
     return at;
 }
@@ -312,15 +313,18 @@ static void lost_from_sight(sim *s, const held *h)
     dm_job_row_free(&row);
 }
 
+/* What a row may be off by: leases that ended unseen, and fading (of whole accounts, what runs included) that was not written, or only just. */
+static double allowed(const sim *s, double slack_ms, double faded_ms, double was_ms)
+{
+    bool due = s->fair->fade_at_ms > 0 && s->now_ms >= s->fair->fade_at_ms;
+    return slack_ms + faded_ms + (due ? FADE * (fabs(was_ms) + slack_ms) : 0) + 1e-3;
+}
+
 /* The row's account against the one of the last commit; the row is believed. */
 static void adopt(sim *s, const char *what, int64_t search, double row_ms, double *used_ms, double *kept_ms,
-                  double slack_ms)
+                  double allowed_ms)
 {
-    const struct sim_fair *f = s->fair;
-    int fades = f->fades + (s->now_ms >= f->fade_at_ms && f->fade_at_ms > 0);
-    double faded =
-        fabs(*used_ms) * (pow(1 - 0.6931 / 30, -fades) - 1); /* the whole account fades, rows have it less what runs */
-    if (fabs(row_ms - *kept_ms) > slack_ms + faded + 1e-3)   /* false when it is new, and kept_ms no number */
+    if (fabs(row_ms - *kept_ms) > allowed_ms) /* false when it is new, and kept_ms no number */
         sim_broken(s, what, search, (int64_t)(row_ms - *kept_ms));
     *used_ms = *kept_ms = row_ms;
 }
@@ -334,11 +338,12 @@ static bool account_row(void *ctx, const dm_search_row *r)
     if (!a)
         return true;
     adopt(s, "a search's account is not that of the last commit (search, ms)", r->id, r->used_ms, &a->used_ms,
-          &a->kept_ms, a->slack_ms);
+          &a->kept_ms, allowed(s, a->slack_ms, a->faded_ms, a->was_ms));
     if (dm_account_user(dm_coord_store(s->c), f->user[a->user].name, &row_ms, NULL) != ES_OK)
         sim_broken(s, "reading failed", r->id, 0);
     adopt(s, "a user's account is not that of the last commit (search, ms)", r->id, row_ms, &f->user[a->user].used_ms,
-          &f->user[a->user].kept_ms, f->user[a->user].slack_ms);
+          &f->user[a->user].kept_ms,
+          allowed(s, f->user[a->user].slack_ms, f->user[a->user].faded_ms, f->user[a->user].was_ms));
     f->checked++;
     return true;
 }
@@ -360,9 +365,9 @@ void sim_fair_restarted(sim *s)
     if (dm_search_each(dm_coord_store(s->c), 0, ACCOUNTS, account_row, s, NULL) != ES_OK)
         sim_broken(s, "reading failed", 0, 0);
     f->fade_at_ms = s->now_ms + FADE_MS;
-    f->fades = 0;
     for (int i = 0; i < ACCOUNTS; i++) {
         f->search[i].open_ms = f->user[i].open_ms = f->search[i].slack_ms = f->user[i].slack_ms = 0;
+        f->search[i].faded_ms = f->user[i].faded_ms = 0;
         memset(f->search[i].took_ms, 0, sizeof f->search[i].took_ms);
     }
     if (dm_job_each_running(dm_coord_store(s->c), running_job, s, NULL) != ES_OK)
@@ -370,12 +375,22 @@ void sim_fair_restarted(sim *s)
 }
 
 /* The turn was committed. */
-static void keep(struct sim_fair *f)
+static void keep(struct sim_fair *f, bool written)
 {
     for (int i = 0; i < ACCOUNTS; i++) {
         f->search[i].kept_ms = f->search[i].used_ms - f->search[i].open_ms;
         f->user[i].kept_ms = f->user[i].used_ms - f->user[i].open_ms;
+        f->search[i].was_ms = f->search[i].used_ms;
+        f->user[i].was_ms = f->user[i].used_ms;
+        if (written)
+            f->search[i].faded_ms = f->user[i].faded_ms = 0;
     }
+}
+
+static void fade(double *used_ms, double *faded_ms)
+{
+    *faded_ms += FADE * fabs(*used_ms);
+    *used_ms *= 1 - FADE;
 }
 
 static bool slice_row(void *ctx, const dm_attempt_row *r)
@@ -428,10 +443,9 @@ void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above)
             ends(s, s->moves[i].job, s->moves[i].to);
     if (s->now_ms >= f->fade_at_ms) {
         f->fade_at_ms = s->now_ms + FADE_MS;
-        f->fades++;
         for (int i = 0; i < ACCOUNTS; i++) {
-            f->search[i].used_ms *= 1 - 0.6931 / 30;
-            f->user[i].used_ms *= 1 - 0.6931 / 30;
+            fade(&f->search[i].used_ms, &f->search[i].faded_ms);
+            fade(&f->user[i].used_ms, &f->user[i].faded_ms);
         }
     }
     searches(s);
@@ -455,8 +469,6 @@ void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above)
         greeted(s, row.id);
         dm_job_row_free(&row);
     }
-    if (s->moves_n > 0)
-        f->fades = 0;
     f->moved_ms = 0;
-    keep(f);
+    keep(f, s->moves_n > 0);
 }
