@@ -17,8 +17,8 @@ typedef struct dm_server dm_server;
 /* Reads both databases of config->dir from end to end, which a start does only for small ones. ES_NOT_FOUND: nothing there; ES_CORRUPT: damaged. */
 es_status dm_server_check(const dm_config *config, es_error *err) ES_MUST_CHECK;
 es_status dm_server_open(const dm_config *config, dm_server **out, es_error *err) ES_MUST_CHECK;
-const char *dm_server_ready(
-    const dm_server *s); /* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports */
+/* "ready control=tcp://... data=... status=... http=... dir=..." with the real ports. */
+const char *dm_server_ready(const dm_server *s);
 /* signal_fd: a signalfd of the signals that end the process, and SIGHUP. */
 es_status dm_server_run(dm_server *s, int signal_fd, es_error *err) ES_MUST_CHECK;
 /* How SIGHUP and VERB_RELOAD read the configuration again, with the command line's options over it, checked; keys are read again too. A mistake in any of it

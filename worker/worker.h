@@ -25,8 +25,8 @@ typedef struct wk_options {
     const char *name;             /* NULL: host:pid:device */
     const char *cache;            /* directory for weights chunks; NULL: none */
     uint64_t cache_bytes;
-    const char
-        *address; /* numeric, where the other ranks of a gang reach this worker; NULL: of the way to the coordinator */
+    /* Numeric, where the other ranks of a gang reach this worker; NULL: of the way to the coordinator. */
+    const char *address;
     int slots;    /* jobs run at once on the device, side by side */
     int sessions; /* searches whose trainer stays in memory */
 } wk_options;

@@ -80,8 +80,8 @@ typedef struct dm_hold {
 /* Workers that hold one lease together: each rank is a dm_lease of its own, linked to its worker. dm_coord.leases has the lowest rank that is held. */
 struct dm_gang {
     int size, left; /* ranks in all; ranks still held */
-    bool
-        broken; /* a rank has lost the others: they are stopped, and the attempt ends when all have answered or one is found dead */
+    /* A rank has lost the others: they are stopped, and the attempt ends when all have answered or one is found dead. */
+    bool broken;
     int id_n;
     uint8_t id[DM_GANG_ID_MAX];
     dm_lease *rank[]; /* NULL: gave its slot back */
@@ -192,8 +192,8 @@ struct dm_coord {
     bool sched_blocked;  /* a job was passed over that another worker may take */
     dm_search *hold;     /* the search whose gang keeps the free workers of hold_kind */
     char hold_kind[128]; /* a machine_kind */
-    int64_t
-        hold_until_ms; /* when the gang is expected to be whole: jobs that are over by then may use the time; monotonic */
+    /* When the gang is expected to be whole: jobs that are over by then may use the time; monotonic. */
+    int64_t hold_until_ms;
     bool fleet_changed;   /* memory_most is out of date */
     uint64_t memory_most; /* the most memory of a worker that takes work */
     int64_t sched_at_ms;  /* monotonic: run again then, whatever happens; INT64_MAX */

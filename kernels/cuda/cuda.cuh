@@ -22,10 +22,8 @@
 
 enum {
     KN_VEC = 8, /* elements a thread loads at once: 16 bytes of bf16 */
-    KN_SHARED_MOST =
-        96
-        << 10 /* dynamic shared memory of a block: every device has it beside 3 KiB that are static (KN_SHARED_LEAST), and two blocks fit a
-                                 multiprocessor of 9.0 */
+    /* Dynamic shared memory of a block: every device has it beside 3 KiB that are static (KN_SHARED_LEAST), and two blocks fit a multiprocessor of 9.0. */
+    KN_SHARED_MOST = 96 << 10
 };
 
 /* Is this code for 9.0a, or seen by the host's compiler? */

@@ -32,9 +32,8 @@ void kn_device_close(kn_device **dev);
 es_status kn_device_enter(kn_device *dev, es_error *err) ES_MUST_CHECK;
 kn_backend kn_device_backend(const kn_device *dev);
 const char *kn_device_name(const kn_device *dev); /* "cpu", "cuda:0" */
-const char *
-kn_device_model(const kn_device *
-                    dev); /* "Intel Xeon ... 2 threads", "NVIDIA H200": the machine kind that results are tagged with */
+/* "Intel Xeon ... 2 threads", "NVIDIA H200": the machine kind that results are tagged with. */
+const char *kn_device_model(const kn_device *dev);
 es_status kn_device_memory(kn_device *dev, size_t *free_bytes, size_t *total_bytes, es_error *err) ES_MUST_CHECK;
 
 /* Every failure of an allocation is ES_NO_MEMORY with the size asked for and the size free. */

@@ -7,8 +7,8 @@
 /* One backward pass. grad[v] is d loss / d v so far; need[v] says whether v depends on what is wanted. Both live in the graph and are indexed by value. */
 typedef struct pass {
     kn_graph *g;
-    bool
-        to_params; /* contributions to wanted parameter slices are added to the gradient buffers at once, each by its own producer */
+    /* Contributions to wanted parameter slices are added to the gradient buffers at once, each by its own producer. */
+    bool to_params;
 } pass;
 
 static void reserve(kn_graph *g)

@@ -53,8 +53,8 @@ typedef enum kn_act {
 
 typedef struct kn_graph kn_graph;
 
-kn_graph *
-kn_graph_new(const kn_params *const params[KN_SETS]); /* borrows the sets until destroyed; entries may be NULL */
+/* Borrows the sets until destroyed; entries may be NULL. */
+kn_graph *kn_graph_new(const kn_params *const params[KN_SETS]);
 void kn_graph_destroy(kn_graph **g);
 void kn_graph_reset(kn_graph *g);
 es_status kn_graph_status(const kn_graph *g, es_error *err) ES_MUST_CHECK;
@@ -91,9 +91,8 @@ kn_val kn_shift(kn_graph *g, kn_val a, float k);
 kn_val kn_activate(kn_graph *g, kn_val a, kn_act act);
 kn_val kn_bias_act(kn_graph *g, kn_val a, kn_val bias /* [last dim] or KN_NONE */, kn_act act);
 kn_val kn_detach(kn_graph *g, kn_val a); /* same value, no gradient */
-kn_val
-kn_dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index,
-           bool per_channel); /* mask = Philox(seed, DROPOUT, step, use_index, element); per_channel: spatial dropout */
+/* mask = Philox(seed, DROPOUT, step, use_index, element); per_channel: spatial dropout. */
+kn_val kn_dropout(kn_graph *g, kn_val a, float rate, uint32_t use_index, bool per_channel);
 kn_val kn_drop_path(kn_graph *g, kn_val a, float rate, uint32_t use_index); /* per sample */
 
 /* Reductions: axes is a bit mask, reduced dimensions stay as 1. */

@@ -172,8 +172,8 @@ typedef struct kn_call {
     unsigned accumulate; /* bit i: out[i] += result; the plan sets it where the row allows */
     void *scratch;       /* kn_kernel_row.scratch bytes, 256-byte aligned */
     uint64_t seed, step;
-    const void *
-        now; /* NULL, or a back end's own (vt->begin): where its kernels are to read seed and step, since they may be recorded and run again */
+    /* NULL, or a back end's own (vt->begin): where its kernels are to read seed and step, since they may be recorded and run again. */
+    const void *now;
     struct kn_device *dev; /* threads, stream, handles */
 } kn_call;
 
@@ -183,12 +183,12 @@ typedef es_status (*kn_kernel)(const kn_call *c, es_error *err);
 typedef struct kn_kernel_row {
     kn_kernel run;
     size_t (*scratch)(const kn_call *shapes_only); /* NULL: none; reads shapes, strides and attributes only */
-    kn_kernel
-        prepare; /* NULL, or called while a plan is made, with addresses right modulo 256: chooses algorithms, launches nothing */
+    /* NULL, or called while a plan is made, with addresses right modulo 256: chooses algorithms, launches nothing. */
+    kn_kernel prepare;
     uint8_t accumulate; /* bit i: out[i] may be added to, and may then be strided (innermost stride 1) */
     uint8_t sums;       /* bit i: out[i] may be added to, but only while it is dense */
-    uint8_t
-        strided; /* bit i: in[i] may be a strided parameter slice (innermost stride 1); else the plan makes a dense copy first */
+    /* bit i: in[i] may be a strided parameter slice (innermost stride 1); else the plan makes a dense copy first. */
+    uint8_t strided;
     uint8_t inplace; /* bit i: out[0] may be the very memory of a dense in[i] of the same size */
     uint8_t skip;    /* bit i: out[i].p may be NULL when it is not needed */
 } kn_kernel_row;

@@ -46,9 +46,8 @@ typedef struct sn_lower_options {
 } sn_lower_options;
 
 typedef struct sn_lowered {
-    kn_val
-        images; /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution;
-                 * of tokens I32 [batch * tokens] */
+    /* F32 [batch, h, w, c], input slot SN_IN_IMAGES: normalised already; resized inside when the architecture chooses a resolution; of tokens I32 [batch * tokens]. */
+    kn_val images;
     kn_val logits; /* [batch, classes]; of tokens [batch * tokens, vocabulary], each the next one's */
 } sn_lowered;
 

@@ -80,8 +80,8 @@ typedef struct sn_supernet_config {
     kn_optim_config optimizer;
     kn_schedule schedule; /* warm-up and total in steps are filled from epochs by sn_train_steps */
     double warmup_epochs;
-    double
-        slice_seconds; /* checkpoint at least this often (steps per slice are fixed from `slice_steps`, so that results do not depend on speed) */
+    /* Checkpoint at least this often (steps per slice are fixed from `slice_steps`, so that results do not depend on speed). */
+    double slice_seconds;
     int64_t slice_steps;
     int64_t calibration;   /* samples for batch-norm recalibration of each evaluated subnet, default 2048 */
     int calibration_batch; /* 0: sn_calibration_batch (train/train.h) */
@@ -97,8 +97,8 @@ typedef enum sn_measure {
     SN_MEASURE_BITS, /* mean cross-entropy of a token in bits; of text: per character (byte) */
     SN_MEASURES
 } sn_measure;
-const char *sn_measure_name(
-    sn_measure m); /* "accuracy", "params", "macs", "activation_bytes", "latency_ms", "bits_per_character" */
+/* "accuracy", "params", "macs", "activation_bytes", "latency_ms", "bits_per_character". */
+const char *sn_measure_name(sn_measure m);
 bool sn_measure_known(sn_measure m); /* computed by the cost model, without training or measuring */
 
 typedef struct sn_objective {

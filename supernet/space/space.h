@@ -26,9 +26,8 @@ void sn_space_destroy(sn_space **sp);
 const sr_space *sn_space_choices(const sn_space *sp);
 void sn_space_input(const sn_space *sp, int *height, int *width, int *channels);
 int sn_space_classes(const sn_space *sp); /* of tokens: the vocabulary */
-bool sn_space_tokens(
-    const sn_space
-        *sp); /* reads tokens, and gives scores for the next one at every position; else images, one score a sample */
+/* Reads tokens, and gives scores for the next one at every position; else images, one score a sample. */
+bool sn_space_tokens(const sn_space *sp);
 int sn_space_positions(const sn_space *sp); /* scores a sample has: tokens of a window; 1 for an image */
 char *sn_arch_format(const sn_space *sp, const sr_arch *a); /* in the space's notation; caller owns */
 es_status sn_arch_parse(const sn_space *sp, const char *text, sr_arch *out, es_error *err) ES_MUST_CHECK;

@@ -127,8 +127,8 @@ typedef struct sn_unit {
     const sn_field *depth;     /* used when its value is above layer; NULL: always */
     sn_field field[SN_FIELDS]; /* n = 0 where the stage has none */
     int *slot;                 /* first slot per block option */
-    bool
-        reshapes; /* some architecture gives it an input of another shape than its output: a shortcut may need weights */
+    /* Some architecture gives it an input of another shape than its output: a shortcut may need weights. */
+    bool reshapes;
 } sn_unit;
 
 /* A field under its name, for notations: "stages.1.depth", "cells.normal.2.1", "resolution". */

@@ -43,8 +43,8 @@ typedef struct sn_hooks {
 typedef struct sn_report {
     uint64_t step;
     double mean_loss, images_per_s, seconds;
-    double
-        prepare_s; /* of the seconds: before the first step (memory; on a GPU also code and product algorithms, by a rehearsal of two steps) */
+    /* Of the seconds: before the first step (memory; on a GPU also code and product algorithms, by a rehearsal of two steps). */
+    double prepare_s;
 } sn_report;
 
 es_status sn_trainer_new(const sn_search_file *f, kn_device *dev, sn_trainer **out,
@@ -58,8 +58,8 @@ es_status sn_trainer_run(sn_trainer *t, uint64_t until_step, const sn_hooks *h, 
 es_status sn_trainer_save(sn_trainer *t, sn_version **out, es_error *err) ES_MUST_CHECK;
 es_status sn_trainer_load(sn_trainer *t, const sn_version *v,
                           es_error *err) ES_MUST_CHECK; /* layout, phase and the search's identity must match */
-size_t
-sn_trainer_memory_bytes(const sn_trainer *t); /* weights, optimiser, data and the workspace as far as it has grown */
+/* Weights, optimiser, data and the workspace as far as it has grown. */
+size_t sn_trainer_memory_bytes(const sn_trainer *t);
 
 /* The numbers are those of the wire's Phase. SUPERNET is every method but modules, and (for modules) evaluation of assembled weights. */
 typedef enum sn_phase {
@@ -94,9 +94,8 @@ typedef struct sn_evaluation {
     uint64_t correct, samples; /* of tokens: positions */
     double loss;               /* mean cross-entropy, nats */
 } sn_evaluation;
-int sn_calibration_batch(
-    const sn_trainer
-        *t); /* `supernet.calibration_batch`; else 256, for images larger than 32x32 as many pixels, at least 64 */
+/* `supernet.calibration_batch`; else 256, for images larger than 32x32 as many pixels, at least 64. */
+int sn_calibration_batch(const sn_trainer *t);
 es_status sn_evaluate(sn_trainer *t, const sr_arch *a, sn_split split, int64_t limit, sn_evaluation *out,
                       es_error *err) ES_MUST_CHECK;
 

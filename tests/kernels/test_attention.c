@@ -15,8 +15,8 @@
 typedef struct size {
     int n, heads, tq, tk, d;
     bool causal;
-    float
-        grown; /* what keys behind the first 70 are multiplied by, 0: nothing: scores that leave those of the first keys far behind */
+    /* What keys behind the first 70 are multiplied by, 0: nothing: scores that leave those of the first keys far behind. */
+    float grown;
 } size;
 
 static const size sizes[] = {
