@@ -47,6 +47,7 @@ typedef struct account {
     double open_ms, kept_ms; /* charged to what runs; used less that, at the end of the last turn that was committed */
     double was_ms, faded_ms; /* used, at its end; by what has faded since something was surely written */
     double slack_ms;         /* that kept_ms may be off by, in looking at rows after a crash */
+    double doubt_ms;         /* charged by turns whose commit failed, as far as was seen: a crash may bring them back */
     bool seen;
 } account;
 
@@ -54,7 +55,7 @@ struct sim_fair {
     account search[ACCOUNTS];
     struct {
         char name[64];
-        double used_ms, open_ms, kept_ms, was_ms, faded_ms, slack_ms;
+        double used_ms, open_ms, kept_ms, was_ms, faded_ms, slack_ms, doubt_ms;
         int searches;
     } user[ACCOUNTS];
     es_map held;    /* by job */
@@ -207,7 +208,7 @@ static int user_of(sim *s, const char *name, int64_t search)
     if (dm_account_user(dm_coord_store(s->c), name, &row_ms, NULL) != ES_OK)
         sim_broken(s, "reading failed", search, 0);
     f->user[at].used_ms = level_with(s, search, lowest >= 0 ? f->user[lowest].used_ms : 0, row_ms);
-    f->user[at].open_ms = f->user[at].slack_ms = f->user[at].was_ms = f->user[at].faded_ms = 0;
+    f->user[at].open_ms = f->user[at].slack_ms = f->user[at].was_ms = f->user[at].faded_ms = f->user[at].doubt_ms = 0;
     f->user[at].kept_ms = NAN;
     return at;
 }
@@ -305,11 +306,15 @@ static void lost_from_sight(sim *s, const held *h)
     dm_job_row row;
     bool same = dm_job_get(dm_coord_store(s->c), h->job, &row, NULL) == ES_OK && row.state == DM_JOB_RUNNING &&
                 row.attempt == h->attempt;
-    for (int k = 0; k < h->ranks; k++)
+    for (int k = 0; k < h->ranks; k++) {
+        double took = (double)(s->now_ms - h->began_ms);
+        h->of->doubt_ms += took;
+        f->user[h->of->user].doubt_ms += took;
         if (!same || h->rank[k].left) {
-            h->of->slack_ms += (double)(s->now_ms - h->began_ms);
-            f->user[h->of->user].slack_ms += (double)(s->now_ms - h->began_ms);
+            h->of->slack_ms += took;
+            f->user[h->of->user].slack_ms += took;
         }
+    }
     dm_job_row_free(&row);
 }
 
@@ -348,11 +353,15 @@ static bool account_row(void *ctx, const dm_search_row *r)
     return true;
 }
 
-/* Its memory is gone, and made again from the rows: what jobs took is nothing, running jobs are leases that have just begun. */
-void sim_fair_restarted(sim *s)
+/* Its memory is gone, and made again from the rows: what jobs took is nothing, running jobs are leases that have just begun. Without a crash it was a commit that failed. */
+void sim_fair_restarted(sim *s, bool crashed)
 {
     struct sim_fair *f = s->fair;
     held *h;
+    for (int i = 0; i < ACCOUNTS; i++) {
+        f->search[i].slack_ms = f->search[i].doubt_ms;
+        f->user[i].slack_ms = f->user[i].doubt_ms;
+    }
     for (size_t i = 0; (h = es_map_next(&f->held, &i)) != NULL; free(h)) {
         lost_from_sight(s, h);
         es_map_remove(&f->held, (uint64_t)h->job);
@@ -368,6 +377,8 @@ void sim_fair_restarted(sim *s)
     for (int i = 0; i < ACCOUNTS; i++) {
         f->search[i].open_ms = f->user[i].open_ms = f->search[i].slack_ms = f->user[i].slack_ms = 0;
         f->search[i].faded_ms = f->user[i].faded_ms = 0;
+        if (crashed)
+            f->search[i].doubt_ms = f->user[i].doubt_ms = 0;
         memset(f->search[i].took_ms, 0, sizeof f->search[i].took_ms);
     }
     if (dm_job_each_running(dm_coord_store(s->c), running_job, s, NULL) != ES_OK)
@@ -383,7 +394,7 @@ static void keep(struct sim_fair *f, bool written)
         f->search[i].was_ms = f->search[i].used_ms;
         f->user[i].was_ms = f->user[i].used_ms;
         if (written)
-            f->search[i].faded_ms = f->user[i].faded_ms = 0;
+            f->search[i].faded_ms = f->user[i].faded_ms = f->search[i].doubt_ms = f->user[i].doubt_ms = 0;
     }
 }
 

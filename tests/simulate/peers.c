@@ -8,7 +8,7 @@
 #include "tests/daemon/work.h"
 #include "tests/simulate/world.h"
 
-enum { BEAT_MS = 5000, AGAIN_MS = 3000, TRAIN_STEPS = 25 };
+enum { BEAT_MS = 5000, AGAIN_MS = 3000, TRAIN_STEPS = 25, FORGOTTEN_MS = 600000 };
 
 /* ---- the network */
 
@@ -628,6 +628,8 @@ static void note_heard(sim *s, int from, uint16_t life, const dm_from_peer *m)
     if (from > SIM_WORKERS || s->workers[from - 1].life != life)
         return;
     sim_worker *w = &s->workers[from - 1];
+    if (s->now_ms - w->heard_ms > FORGOTTEN_MS) /* it may have to say hello again before it is anybody */
+        w->greeted_ms = 0;
     if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_HELLO)
         w->greeted_ms = s->now_ms;
     if (m->what_case == ESPALIER__WIRE__FROM_PEER__WHAT_GOODBYE)

@@ -338,6 +338,19 @@ static void check_progress(sim *s, int64_t job)
     es_map_put(&s->trained_weights, (uint64_t)job, key);
 }
 
+/* A training that began anew in a commit that came through although nobody heard of it. */
+static void forget_trained(sim *s)
+{
+    dm_checkpoint cp;
+    char hex[72];
+    for (int64_t job = 1; job < s->jobs_cap; job++)
+        if (es_map_get(&s->trained, (uint64_t)job) != NULL &&
+            dm_checkpoint_last(dm_coord_store(s->c), job, &cp, hex, NULL) == ES_NOT_FOUND) {
+            es_map_remove(&s->trained, (uint64_t)job);
+            es_map_remove(&s->trained_weights, (uint64_t)job);
+        }
+}
+
 /* In this turn the job left its lease with a result or a failure: the holder must have said so, of this very attempt. */
 static void check_ended(sim *s, int64_t job, int to)
 {
@@ -486,8 +499,9 @@ static void open_coordinator(sim *s)
     dm_store_on_move(dm_coord_store(s->c), on_move, s);
     check_recovered(s);
     check_accepted(s);
-    sim_fair_restarted(s);
+    sim_fair_restarted(s, true);
     sim_peers_forgotten(s);
+    forget_trained(s);
     s->reloads = false; /* what failed before the crash is over */
 }
 
@@ -537,8 +551,9 @@ static void turn(sim *s)
     if (s->leased)
         check_priority(s, above);
     if (s->reloads) { /* in this turn it has read its rows again */
-        sim_fair_restarted(s);
+        sim_fair_restarted(s, false);
         sim_peers_forgotten(s);
+        forget_trained(s);
     } else {
         sim_fair_turn(s, waits_now, above);
     }

@@ -121,7 +121,7 @@ void sim_note_finish(sim *s, const dm_from_peer *m);
 /* fair.c: who is next among equals */
 void sim_fair_start(sim *s);
 void sim_fair_stop(sim *s);
-void sim_fair_restarted(sim *s);                      /* the coordinator's memory is made anew */
+void sim_fair_restarted(sim *s, bool crashed);        /* the coordinator's memory is made anew */
 void sim_fair_message(sim *s, const dm_from_peer *m); /* before it is delivered */
 /* After a turn. waits: has the search a job that could run? Only searches above that priority are compared. */
 void sim_fair_turn(sim *s, bool (*waits)(sim *s, int64_t search), int above);
