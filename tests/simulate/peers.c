@@ -428,7 +428,8 @@ static void worker_finished(sim *s, sim_worker *w, const Espalier__Wire__FinishR
         if (k < 0)
             continue; /* an echo */
         bool trains = w->held[k].kind == ESPALIER__WIRE__JOB_KIND__JOB_TRAIN_SUPERNET;
-        if (w->held[k].outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE && !trains && !w->held[k].lie)
+        bool told = w->held[k].told_at_ms > 0; /* else the answer is to what it said when it held this job before */
+        if (told && w->held[k].outcome == ESPALIER__WIRE__OUTCOME__OUTCOME_DONE && !trains && !w->held[k].lie)
             sim_note_accepted(s, (int64_t)r->accepted[i]->job, r->accepted[i]->attempt);
         held_drop(w, k);
         w->want_at_ms = 0;
