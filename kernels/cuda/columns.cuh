@@ -36,7 +36,7 @@ enum {
     KN_COLUMN_LARGE = 16 << 20 /* elements of a tensor from which wide columns pay even with sums */
 };
 
-/* At most KN_COLUMN_MOST columns may have sums (kn_cuda_device.arrived). */
+/* At most KN_COLUMN_MOST columns and spans may have sums (kn_cuda_device.arrived). Spans are where a column has more than 32 row blocks, so where columns are few: sms / 8 spans at most. */
 static inline kn_columns kn_columns_make(int64_t rows, int channels, int width, int sms, bool wide)
 {
     kn_columns k;

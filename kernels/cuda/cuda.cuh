@@ -52,7 +52,8 @@ struct kn_cuda_device {
     kn_cuda_gemm_cache *gemms;
     bool preparing;          /* products are looked up, nothing is launched */
     struct kn_cuda_now *now; /* device memory: of the run */
-    unsigned *arrived;       /* blocks that finished, per column of a reduction (columns.cuh); zero between kernels */
+    /* Blocks that finished, per column and span of a reduction (columns.cuh); zero between kernels. */
+    unsigned *arrived;
     struct kn_cuda_blends *blends;  /* waiting for the last one of their plan (blend.cu) */
     struct kn_cuda_recording *open; /* being made; NULL: kernels run */
     cudaEvent_t since; /* what other streams wait for that wait for this one (nccl.cu); NULL: all it was given */
